@@ -1,0 +1,1 @@
+"""The async gateway: HTTP in, providers out, and the wiring between them."""

@@ -1,0 +1,1 @@
+"""Pure resilience logic: no HTTP, no web framework, no database, no global clock."""

@@ -1,0 +1,158 @@
+"""The one hierarchy of errors, mapped to HTTP in one place at the edge (gateway/wire/errors.py).
+
+    GatewayError
+    ├── CallerError             blame: caller
+    │   ├── InvalidRequest
+    │   │   ├── PayloadTooLarge
+    │   │   └── ContextTooLong
+    │   ├── AuthenticationFailed
+    │   ├── PermissionDenied
+    │   ├── ModelNotFound
+    │   ├── RouteNotFound
+    │   └── MethodNotAllowed
+    ├── UpstreamError           blame: upstream
+    │   ├── UpstreamThrottled
+    │   ├── UpstreamUnavailable
+    │   ├── UpstreamTimeout
+    │   ├── UpstreamRejected
+    │   └── StreamInterrupted
+    ├── DeadlineExceeded        blame: gateway
+    ├── NoHealthyUpstream       blame: upstream
+    ├── ShuttingDown            blame: gateway
+    └── InternalError           blame: gateway
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+Blame = Literal["caller", "gateway", "upstream"]
+
+
+class GatewayError(Exception):
+    """What every layer raises. The message is for the client: it says what to do, and names no secret.
+
+    ``retryable`` tells whether the same call may succeed later or elsewhere; ``retry_after`` is the
+    time to wait, in seconds, where it is known.
+    """
+
+    blame: ClassVar[Blame] = "gateway"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class CallerError(GatewayError):
+    """The request itself is at fault. ``param`` names the field, ``code`` is OpenAI's word for the fault."""
+
+    blame = "caller"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class InvalidRequest(CallerError):
+    """The body can't be understood: malformed JSON, a wrong type, a missing field."""
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The body is over ``server.max_body``."""
+
+
+class ContextTooLong(InvalidRequest):
+    """The prompt doesn't fit the model's context window."""
+
+
+class AuthenticationFailed(CallerError):
+    """No API key, or one that is unknown or expired."""
+
+
+class PermissionDenied(CallerError):
+    """The key is known and may not do this."""
+
+
+class ModelNotFound(CallerError):
+    """No configured model has this name, or the key may not use it."""
+
+
+class RouteNotFound(CallerError):
+    """No endpoint has this path."""
+
+
+class MethodNotAllowed(CallerError):
+    """The endpoint exists and has no such method."""
+
+
+class UpstreamError(GatewayError):
+    """One upstream failed one attempt. ``status`` is its HTTP status where there was one."""
+
+    blame = "upstream"
+    retryable = True
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.status = status
+
+
+class UpstreamThrottled(UpstreamError):
+    """The upstream says that we send too much: 429."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The upstream can't answer now: no connection, a reset, 5xx, "busy", a blank or malformed 200."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream kept silent for longer than the route allows."""
+
+
+class UpstreamRejected(UpstreamError):
+    """The upstream refuses this call and would refuse it again: its answer is passed on.
+
+    ``body`` is the upstream's own error object, of OpenAI's shape, where it sent one.
+    """
+
+    retryable = False
+
+    def __init__(
+        self, message: str, *, status: int, body: dict[str, object] | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after)
+        self.body = body
+
+
+class StreamInterrupted(UpstreamError):
+    """A stream broke after part of the answer was delivered."""
+
+
+class DeadlineExceeded(GatewayError):
+    """The call took longer than ``timeouts.total``."""
+
+    retryable = True
+
+
+class NoHealthyUpstream(GatewayError):
+    """Every upstream of the route was tried or is out; ``causes`` holds the failures in their order."""
+
+    blame = "upstream"
+    retryable = True
+
+    def __init__(
+        self, message: str, *, causes: Sequence[UpstreamError] = (), retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.causes = tuple(causes)
+
+
+class ShuttingDown(GatewayError):
+    """The gateway is stopping and its time to drain is over."""
+
+    retryable = True
+
+
+class InternalError(GatewayError):
+    """A defect of the gateway; the log has the details under the request's id."""

@@ -1,0 +1,28 @@
+"""What policies need from the outside, as protocols. ``gateway`` provides the real ones."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from policies.facts import Fact
+
+
+class Clock(Protocol):
+    """Time as an argument: policies read and wait on this clock and on no other."""
+
+    def now(self) -> float:
+        """Seconds on a monotonic scale with an arbitrary origin."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        ...
+
+    def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[object]:
+        """Cancel the body at ``when`` and raise TimeoutError on leaving; None sets no limit."""
+        ...
+
+
+class Meter(Protocol):
+    """Hears what policies decided. Returns at once and never raises."""
+
+    def emit(self, fact: Fact, /) -> None: ...

@@ -1,0 +1,123 @@
+"""The one abstraction: a Service opens a Reply, a Layer wraps a Service.
+
+A service has the shape of ``httpx.AsyncClient.stream()``: an asynchronous context manager.
+Entering it returns only when the first content event (or the whole unary body) is in hand;
+leaving it means that the reply ended, failed or was cancelled. Three things follow:
+
+- a permit held across the ``yield`` lasts for the whole stream, not until its headers;
+- retry, failover and hedging are free until the first content event and impossible after it:
+  a layer that opens its inner service again after yielding gets ``RuntimeError`` from Python;
+- errors in the middle of a stream and the client's cancellation surface at each layer's ``yield``.
+
+Laws of a layer: it raises a ``GatewayError``, it never answers with one; no multi-yield generator
+holds a permit, a timeout or a task group (PEP 789); whoever consumes events half-way closes them.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class Operation(StrEnum):
+    """What the client asks for; the value is the path below the API's base URL."""
+
+    CHAT = "chat/completions"
+    COMPLETION = "completions"
+    EMBEDDING = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream counted them. ``cached_input`` and ``reasoning`` are parts, not additions."""
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One upstream tried for a call.
+
+    ``outcome`` is "ok", "cancelled" or the name of the error's class; times are in seconds, and
+    ``first_event`` is None when none came.
+    """
+
+    upstream: str
+    model: str
+    outcome: str
+    duration: float
+    first_event: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One client request: its body, passed through opaquely, and the facts that policies decide on.
+
+    ``arrived`` and ``deadline`` are in seconds on the injected clock. ``attempts`` is the call's
+    history, appended to by whoever tried an upstream.
+    """
+
+    id: str
+    operation: Operation
+    model: str
+    body: Mapping[str, Any]
+    stream: bool = False
+    tenant: str = ""
+    tier: str = ""
+    arrived: float = 0.0
+    deadline: float = math.inf
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One message of a reply: the JSON text of a stream's chunk, or the whole unary body.
+
+    ``text`` is the answer's text that it adds; ``content`` tells whether it carries any part of the
+    answer (text, reasoning, a tool call, a whole body), which role-only and empty deltas don't.
+    ``bookkeeping`` marks a chunk that exists only because the gateway asked for usage.
+    """
+
+    data: bytes
+    content: bool = True
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    bookkeeping: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Reply:
+    """An answer under way. ``events`` begins with what came before the first content event.
+
+    ``usage`` is filled in as events pass; ``complete`` becomes true when the upstream ended the
+    answer properly. A reply that is left before that was abandoned by its consumer.
+    """
+
+    events: AsyncIterator[Event]
+    upstream: str
+    model: str
+    stream: bool = False
+    usage: Usage | None = None
+    complete: bool = False
+
+
+class Service(Protocol):
+    """Opens a reply for a call. Raises ``policies.errors.GatewayError`` and nothing else."""
+
+    def __call__(self, call: Call, /) -> AbstractAsyncContextManager[Reply]: ...
+
+
+Layer = Callable[[Service], Service]
+
+
+def stack(layers: Sequence[Layer], service: Service) -> Service:
+    """Wrap ``service`` so that the first of ``layers`` is the outermost."""
+    for layer in reversed(layers):
+        service = layer(service)
+    return service
