@@ -1,25 +1,25 @@
 """The one hierarchy of errors, mapped to HTTP in one place at the edge (gateway/wire/errors.py).
 
-    GatewayError
-    ├── CallerError             blame: caller
-    │   ├── InvalidRequest
-    │   │   ├── PayloadTooLarge
-    │   │   └── ContextTooLong
-    │   ├── AuthenticationFailed
-    │   ├── PermissionDenied
-    │   ├── ModelNotFound
-    │   ├── RouteNotFound
-    │   └── MethodNotAllowed
-    ├── UpstreamError           blame: upstream
-    │   ├── UpstreamThrottled
-    │   ├── UpstreamUnavailable
-    │   ├── UpstreamTimeout
-    │   ├── UpstreamRejected
-    │   └── StreamInterrupted
-    ├── DeadlineExceeded        blame: gateway
-    ├── NoHealthyUpstream       blame: upstream
-    ├── ShuttingDown            blame: gateway
-    └── InternalError           blame: gateway
+GatewayError
+├── CallerError             blame: caller
+│   ├── InvalidRequest
+│   │   ├── PayloadTooLarge
+│   │   └── ContextTooLong
+│   ├── AuthenticationFailed
+│   ├── PermissionDenied
+│   ├── ModelNotFound
+│   ├── RouteNotFound
+│   └── MethodNotAllowed
+├── UpstreamError           blame: upstream
+│   ├── UpstreamThrottled
+│   ├── UpstreamUnavailable
+│   ├── UpstreamTimeout
+│   ├── UpstreamRejected
+│   └── StreamInterrupted
+├── DeadlineExceeded        blame: gateway
+├── NoHealthyUpstream       blame: upstream
+├── ShuttingDown            blame: gateway
+└── InternalError           blame: gateway
 """
 
 from collections.abc import Sequence
@@ -119,7 +119,12 @@ class UpstreamRejected(UpstreamError):
     retryable = False
 
     def __init__(
-        self, message: str, *, status: int, body: dict[str, object] | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int,
+        body: dict[str, object] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, status=status, retry_after=retry_after)
         self.body = body

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from policies.errors import GatewayError
 from policies.facts import AttemptFinished, CallFinished, CallStarted
 from policies.ports import Clock, Meter
 from policies.service import Attempt, Call, Reply, Service
@@ -86,7 +85,11 @@ class ObserveAttempts:
             raise
         finally:
             attempt = Attempt(
-                self._upstream, self._model, outcome_of(reply, error), self._clock.now() - started, first_event
+                self._upstream,
+                self._model,
+                outcome_of(reply, error),
+                self._clock.now() - started,
+                first_event,
             )
             call.attempts.append(attempt)
             self._meter.emit(AttemptFinished(call, attempt))
