@@ -1,0 +1,29 @@
+"""The one place that reads the machine's clock and its randomness."""
+
+import asyncio
+import random
+import time
+from contextlib import AbstractAsyncContextManager
+
+
+class LoopClock:
+    """The running event loop's time. Under a loop in virtual time, everything is in virtual time."""
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251 - this is where the clock is
+
+    def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[object]:
+        return asyncio.timeout_at(when)
+
+
+def wall_time() -> float:
+    """Seconds since the epoch, for what people and databases read. Never for measuring or waiting."""
+    return time.time()  # noqa: TID251 - this is where the clock is
+
+
+def system_random() -> random.Random:
+    """A generator seeded by the operating system, to be handed to the policies."""
+    return random.Random()  # noqa: S311 - spreads load, keeps no secret

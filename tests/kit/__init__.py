@@ -1,0 +1,1 @@
+"""What tests are built from: virtual time, scripted upstreams, a faulty HTTP server."""
