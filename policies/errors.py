@@ -102,8 +102,20 @@ class UpstreamThrottled(UpstreamError):
     """The upstream says that we send too much: 429."""
 
 
+class UpstreamBusy(UpstreamThrottled):
+    """The upstream says that it has too much to do: 503 or 529."""
+
+
+class UpstreamQuotaExhausted(UpstreamThrottled):
+    """The account's quota is used up, until its reset or until somebody pays."""
+
+
+class UpstreamKeyRejected(UpstreamError):
+    """The upstream refuses our key: 401, 402 or 403. The account is of no use until it is mended."""
+
+
 class UpstreamUnavailable(UpstreamError):
-    """The upstream can't answer now: no connection, a reset, 5xx, "busy", a blank or malformed 200."""
+    """The upstream is broken: no connection, a reset, 5xx, a blank or malformed 200, an error in a 200."""
 
 
 class UpstreamTimeout(UpstreamError):
@@ -128,6 +140,10 @@ class UpstreamRejected(UpstreamError):
     ) -> None:
         super().__init__(message, status=status, retry_after=retry_after)
         self.body = body
+
+
+class UpstreamContextTooLong(UpstreamRejected):
+    """The prompt doesn't fit this upstream's context window; another's may be larger."""
 
 
 class StreamInterrupted(UpstreamError):

@@ -91,6 +91,16 @@ class Event:
     bookkeeping: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What an upstream says is left of its limits (x-ratelimit-*); resets in seconds, None where unsaid."""
+
+    remaining_requests: int | None = None
+    reset_requests: float | None = None
+    remaining_tokens: int | None = None
+    reset_tokens: float | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Reply:
     """An answer under way. ``events`` begins with what came before the first content event.
@@ -105,6 +115,7 @@ class Reply:
     stream: bool = False
     usage: Usage | None = None
     complete: bool = False
+    headroom: Headroom | None = None
 
 
 class Service(Protocol):
