@@ -1,0 +1,28 @@
+"""The configuration: `load(path)` for a file, `default_settings()` for none, ConfigError for a bad one."""
+
+from gateway.settings.accounts import LocalProvider, Provider
+from gateway.settings.load import default_settings, load
+from gateway.settings.presets import Preset, presets
+from gateway.settings.problems import ConfigError, Problem
+from gateway.settings.routes import Model, Target, Timeouts
+from gateway.settings.schema import Admin, Cors, DeclaredKey, Observability, Server, Settings
+
+__all__ = [
+    "Admin",
+    "ConfigError",
+    "Cors",
+    "DeclaredKey",
+    "LocalProvider",
+    "Model",
+    "Observability",
+    "Preset",
+    "Problem",
+    "Provider",
+    "Server",
+    "Settings",
+    "Target",
+    "Timeouts",
+    "default_settings",
+    "load",
+    "presets",
+]

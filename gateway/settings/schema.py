@@ -1,0 +1,162 @@
+"""The sections of a configuration file, with their defaults.
+
+Only what this release does has a key. A section that comes later is a field of Settings and a Section class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from gateway.settings.accounts import LOCAL, Account, LocalProvider, ProviderName
+from gateway.settings.base import Secret, Section, Text
+from gateway.settings.problems import Fault, faulty, nearest
+from gateway.settings.routes import Model, Target
+from gateway.settings.units import Duration, Size
+
+LOCAL_MODEL = "smollm2-135m-moe"
+
+_HASHED = "sha256:"
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def _origin(origin: str) -> str:
+    parts = urlsplit(origin)
+    if origin != "*" and (
+        parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ValueError("must be '*' or an origin such as https://app.example.com, with no path")
+    return origin
+
+
+def _database(url: str) -> str:
+    if not url.startswith("sqlite:///"):
+        raise ValueError(
+            "must be a SQLite URL such as sqlite:///tidegate.db, the only database of this release"
+        )
+    return url
+
+
+def _key(secret: Secret) -> Secret:
+    text = secret.get_secret_value()
+    if text.startswith(_HASHED) and not _HEX.fullmatch(text.removeprefix(_HASHED)):
+        raise ValueError("sha256: must be followed by 64 lower-case hexadecimal digits")
+    return secret
+
+
+class Cors(Section):
+    """The web origins whose pages may call the gateway."""
+
+    origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Field(min_length=1)]
+
+
+class Server(Section):
+    """How the gateway listens: sizes in bytes, times in seconds.
+
+    `drain` is how long running streams may go on after SIGTERM; `ping` is how often a waiting stream
+    hears a comment.
+    """
+
+    host: Text = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1)
+    max_body: Size = Field(default=32 * 2**20, gt=0)
+    drain: Duration = 30.0
+    ping: Duration = Field(default=10.0, gt=0)
+    cors: Cors | None = None
+
+
+class Admin(Section):
+    """The key of the admin API; None leaves it to the gateway to make one on its first start."""
+
+    key: Secret | None = None
+
+
+class DeclaredKey(Section):
+    """A client's key that lives in the file; `models` None allows all, else names or globs."""
+
+    name: Text
+    key: Annotated[Secret, AfterValidator(_key)]
+    tenant: Text
+    tier: Text = "default"
+    models: tuple[Text, ...] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The key's SHA-256 in lower-case hex, whichever way the key was written."""
+        text = self.key.get_secret_value()
+        if text.startswith(_HASHED):
+            return text.removeprefix(_HASHED)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Observability(Section):
+    """What the gateway tells about itself."""
+
+    metrics: bool = True
+    access_log: Literal["json", "off"] = "json"
+
+
+def _bundled_providers() -> Mapping[str, Account]:
+    return {LOCAL: LocalProvider(preset="local")}
+
+
+def _bundled_models() -> Mapping[str, Model]:
+    return {LOCAL_MODEL: Model(route=((Target(LOCAL, LOCAL_MODEL),),))}
+
+
+class Settings(Section):
+    """A whole configuration. Without providers and models it serves the bundled model."""
+
+    server: Server = Server()
+    database: Annotated[str, AfterValidator(_database)] = "sqlite:///tidegate.db"
+    admin: Admin = Admin()
+    providers: Mapping[ProviderName, Account] = Field(default_factory=_bundled_providers)
+    models: Mapping[Text, Model] = Field(default_factory=_bundled_models)
+    keys: tuple[DeclaredKey, ...] = ()
+    observability: Observability = Observability()
+
+    @field_validator("models")
+    @classmethod
+    def _routed(cls, models: Mapping[str, Model], info: ValidationInfo) -> Mapping[str, Model]:
+        providers = info.data.get("providers")
+        if providers is None:  # already complained about
+            return models
+        faults = [
+            Fault(
+                f"provider '{target.provider}' is not declared under providers",
+                nearest(target.provider, providers),
+                (name, "route", at, among),
+            )
+            for name, model in models.items()
+            for at, step in enumerate(model.route)
+            for among, target in enumerate(step)
+            if target.provider not in providers
+        ]
+        if faults:
+            raise faulty(faults)
+        return models
+
+    @field_validator("keys")
+    @classmethod
+    def _distinct(cls, keys: tuple[DeclaredKey, ...]) -> tuple[DeclaredKey, ...]:
+        faults = []
+        for at, key in enumerate(keys):
+            if any(key.name == earlier.name for earlier in keys[:at]):
+                faults.append(Fault(f"another key is named '{key.name}' already", at=(at, "name")))
+            if any(key.sha256 == earlier.sha256 for earlier in keys[:at]):
+                faults.append(Fault("the same key is declared above", at=(at, "key")))
+        if faults:
+            raise faulty(faults)
+        return keys
+
+    @model_validator(mode="after")
+    def _serving(self) -> Settings:
+        if "models" not in self.model_fields_set and not isinstance(self.providers.get(LOCAL), LocalProvider):
+            raise faulty([Fault("missing; say which models clients may ask for", at=("models",))])
+        return self

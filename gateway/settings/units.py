@@ -1,0 +1,62 @@
+"""Durations, sizes and shares as people write them, turned into seconds, bytes and fractions.
+
+A bare number is refused: `timeout: 30` reads as seconds to one person and as milliseconds to the next.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z%]+)", re.ASCII)
+_LONGEST = 32
+
+_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_BYTES = {
+    "B": Decimal(1),
+    "kB": Decimal(10**3),
+    "MB": Decimal(10**6),
+    "GB": Decimal(10**9),
+    "KiB": Decimal(2**10),
+    "MiB": Decimal(2**20),
+    "GiB": Decimal(2**30),
+}
+_SHARES = {"%": Decimal("0.01")}
+
+
+def _parse(text: object, units: dict[str, Decimal], complaint: str) -> Decimal:
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        raise ValueError(complaint)
+    match = _NUMBER.fullmatch(text)
+    if match is None or match[2] not in units:
+        raise ValueError(complaint)
+    return Decimal(match[1]) * units[match[2]]
+
+
+def duration(text: object) -> float:
+    """Return seconds for `250ms`, `30s`, `10m` or `1h`; ValueError for anything else."""
+    return float(_parse(text, _SECONDS, "must be a duration with its unit, such as 250ms, 30s, 10m or 1h"))
+
+
+def size(text: object) -> int:
+    """Return whole bytes for `512B`, `64KiB`, `32MiB` or `1GiB` (kB, MB, GB too); ValueError otherwise."""
+    complaint = "must be a size with its unit, such as 512B, 64KiB, 32MiB or 1GiB"
+    amount = _parse(text, _BYTES, complaint)
+    if amount != int(amount):
+        raise ValueError("must come to a whole number of bytes")
+    return int(amount)
+
+
+def percent(text: object) -> float:
+    """Return the fraction for `10%`, from 0 to 1; ValueError for anything else."""
+    share = _parse(text, _SHARES, "must be a percentage, such as 10%")
+    if share > 1:
+        raise ValueError("must be at most 100%")
+    return float(share)
+
+
+Duration = Annotated[float, BeforeValidator(duration)]
+Size = Annotated[int, BeforeValidator(size)]
