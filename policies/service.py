@@ -101,6 +101,12 @@ class Headroom:
     reset_tokens: float | None = None
 
 
+async def nothing() -> AsyncIterator[Event]:
+    """Yield no event: what a reply holds until it is opened."""
+    return
+    yield
+
+
 @dataclass(slots=True, eq=False)
 class Reply:
     """An answer under way. ``events`` begins with what came before the first content event.
@@ -109,9 +115,9 @@ class Reply:
     answer properly. A reply that is left before that was abandoned by its consumer.
     """
 
-    events: AsyncIterator[Event]
     upstream: str
     model: str
+    events: AsyncIterator[Event] = field(default_factory=nothing)
     stream: bool = False
     usage: Usage | None = None
     complete: bool = False

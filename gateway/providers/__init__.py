@@ -1,0 +1,1 @@
+"""Upstreams: each a Service that speaks a provider's dialect."""

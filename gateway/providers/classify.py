@@ -1,0 +1,108 @@
+"""The only maker of upstream errors: from status, headers, error code and exception type.
+
+Message texts are passed on where they help, and never decide anything.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import httpx
+import orjson
+
+from gateway.providers.headers import RawHeaders, retry_after
+from policies.errors import (
+    UpstreamBusy,
+    UpstreamContextTooLong,
+    UpstreamError,
+    UpstreamKeyRejected,
+    UpstreamQuotaExhausted,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+
+TRANSPORT_ERRORS = (httpx.TransportError, aiohttp.ClientError, OSError)
+"""What a transport raises when a connection can't be made or breaks."""
+
+_MAX_MESSAGE = 500
+_QUOTA_CODES = {"insufficient_quota", "quota_exceeded", "billing_hard_limit_reached"}
+_CONTEXT_CODES = {"context_length_exceeded", "context_window_exceeded", "request_too_large"}
+_BUSY_STATUSES = {HTTPStatus.SERVICE_UNAVAILABLE, 529}
+_KEY_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
+_TRANSIENT_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY}
+_CALLERS_STATUSES = range(400, 500)
+_ERROR_STATUSES = range(400, 600)
+
+
+def from_exception(upstream: str, error: Exception) -> UpstreamError:
+    """Class a failure to connect, send or read the head of the answer."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if isinstance(cause, TimeoutError):
+        return UpstreamTimeout(f"{upstream}: no connection in time.")
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return UpstreamUnavailable(f"{upstream}: can't connect.")
+    return UpstreamUnavailable(f"{upstream}: the connection was lost before an answer came.")
+
+
+def from_response(
+    upstream: str, status: int, headers: RawHeaders, body: bytes, wall_time: float
+) -> UpstreamError:
+    """Class an answer with a status other than 200."""
+    error = error_object(body)
+    wait = retry_after(headers, wall_time)
+    code = _code(error)
+    message = _message(upstream, status, error)
+    if code in _QUOTA_CODES:
+        return UpstreamQuotaExhausted(message, status=status, retry_after=wait)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return UpstreamThrottled(message, status=status, retry_after=wait)
+    if status in _BUSY_STATUSES:
+        return UpstreamBusy(message, status=status, retry_after=wait)
+    if status in _KEY_STATUSES:
+        return UpstreamKeyRejected(
+            f"{upstream}: the upstream refused the gateway's key (HTTP {status}).", status=status
+        )
+    if status in _TRANSIENT_STATUSES or status not in _CALLERS_STATUSES:
+        return UpstreamUnavailable(message, status=status, retry_after=wait)
+    too_long = code in _CONTEXT_CODES or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    rejected = UpstreamContextTooLong if too_long else UpstreamRejected
+    return rejected(message, status=status, body=error)
+
+
+def from_error_in_ok(upstream: str, error: object) -> UpstreamError:
+    """Class an error that came with status 200, in a body or in a stream."""
+    code = error.get("code") if isinstance(error, dict) else None
+    status = int(code) if isinstance(code, int | str) and str(code).isdigit() else HTTPStatus.BAD_GATEWAY
+    if status not in _ERROR_STATUSES:
+        status = HTTPStatus.BAD_GATEWAY
+    return from_response(upstream, status, (), orjson.dumps({"error": error}), 0.0)
+
+
+def error_object(body: bytes) -> dict[str, Any] | None:
+    """The error object of a body in OpenAI's shape or one of its usual variants; None for anything else."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]
+    if not isinstance(parsed, dict):
+        return None
+    error = parsed.get("error", parsed)
+    if isinstance(error, str):
+        return {"message": error, "type": "upstream_error", "param": None, "code": None}
+    return error if isinstance(error, dict) and isinstance(error.get("message"), str) else None
+
+
+def _code(error: dict[str, Any] | None) -> str | None:
+    if error is None:
+        return None
+    code = error.get("code")
+    return code if isinstance(code, str) else None
+
+
+def _message(upstream: str, status: int, error: dict[str, Any] | None) -> str:
+    detail = error["message"][:_MAX_MESSAGE] if error else "no error message"
+    return f"{upstream} answered HTTP {status}: {detail}"

@@ -1,0 +1,183 @@
+"""Answers of an upstream as replies: the first content is held, and nothing cut passes for whole.
+
+A 200 that is blank, keep-alive only, HTML or an error body is a failure like any other.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+import orjson
+
+from gateway.providers import classify
+from gateway.providers.chunks import read_chunk, read_usage
+from gateway.wire.sse import DONE, EventDecoder
+from policies.errors import StreamInterrupted, UpstreamError, UpstreamUnavailable
+from policies.service import Event, Reply
+
+_MAX_ERROR_BODY = 64 * 1024
+_NOT_A_STREAM = ("application/json", "text/html")
+
+
+async def read_refusal(response: httpx.Response, upstream: str, wall_time: float) -> UpstreamError:
+    """The error that an answer with a status other than 200 stands for."""
+    body = bytearray()
+    try:
+        async for chunk in _chunks(response):
+            body += chunk
+            if len(body) > _MAX_ERROR_BODY:
+                break
+    except classify.TRANSPORT_ERRORS:
+        body.clear()
+    return classify.from_response(
+        upstream, response.status_code, response.headers.raw, bytes(body), wall_time
+    )
+
+
+async def open_whole(response: httpx.Response, reply: Reply) -> None:
+    """Read a unary answer to its end into ``reply``. Raises ``UpstreamError``."""
+    try:
+        body = b"".join([chunk async for chunk in _chunks(response)]).strip()
+    except classify.TRANSPORT_ERRORS as error:
+        raise UpstreamUnavailable(f"{reply.upstream}: the connection was lost in the answer.") from error
+    if not body:
+        raise UpstreamUnavailable(f"{reply.upstream}: answered 200 with a blank body.")
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise UpstreamUnavailable(f"{reply.upstream}: answered 200 with something else than JSON.") from None
+    if not isinstance(parsed, dict):
+        raise UpstreamUnavailable(f"{reply.upstream}: answered 200 with no JSON object.")
+    if parsed.get("error"):
+        raise classify.from_error_in_ok(reply.upstream, parsed["error"])
+    reply.usage = read_usage(parsed)
+    reply.complete = True
+    reply.events = _once(Event(body, usage=reply.usage))
+
+
+async def open_stream(response: httpx.Response, reply: Reply, *, usage_wanted: bool) -> None:
+    """Read a stream up to its first content and hand the rest to ``reply``. Raises ``UpstreamError``.
+
+    A chunk that carries nothing but usage is marked as bookkeeping unless ``usage_wanted``.
+    """
+    if response.headers.get("content-type", "").startswith(_NOT_A_STREAM):
+        await open_whole(response, reply)
+        raise UpstreamUnavailable(f"{reply.upstream}: answered a stream's request without a stream.")
+    stream = _ChunkStream(_chunks(response), reply, usage_wanted=usage_wanted)
+    await stream.hold_first_content()
+    reply.events = stream
+
+
+class _ChunkStream:
+    """The events of a streamed answer; iterating raises ``StreamInterrupted`` unless it ends whole.
+
+    Whole means that every choice got its ``finish_reason``. A missing [DONE] after that is no fault.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], reply: Reply, *, usage_wanted: bool) -> None:
+        self._chunks = chunks
+        self._reply = reply
+        self._usage_wanted = usage_wanted
+        self._decoder = EventDecoder()
+        self._pending: deque[Event] = deque()
+        self._open: set[int] = set()
+        self._finished: set[int] = set()
+        self._started = False
+        self._ended = False
+        self._failure: UpstreamError | None = None
+
+    async def hold_first_content(self) -> None:
+        while not self._started:
+            if self._ended:
+                raise self._failure or UpstreamUnavailable(
+                    f"{self._reply.upstream}: the stream held no answer."
+                )
+            await self._read()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._pending:
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                raise StopAsyncIteration
+            await self._read()
+        return self._pending.popleft()
+
+    async def _read(self) -> None:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            for data in self._decoder.flush():
+                self._take(data)
+            self._end()
+        except classify.TRANSPORT_ERRORS:
+            self._fail("the connection was lost in the stream")
+        else:
+            for data in self._decoder.feed(chunk):
+                self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if data == DONE:
+            self._end()
+            return
+        try:
+            chunk = orjson.loads(data)
+            error = chunk.get("error")
+            event = read_chunk(data, chunk)
+        except (orjson.JSONDecodeError, AttributeError, TypeError):
+            self._fail("the stream held a malformed chunk")
+            return
+        if error:
+            self._fail_with_error_object(error)
+            return
+        self._note(event, chunk.get("choices") or ())
+        self._pending.append(event)
+
+    def _note(self, event: Event, choices: Sequence[dict[str, Any]]) -> None:
+        for choice in choices:
+            index = choice.get("index") or 0
+            if choice.get("finish_reason"):
+                self._finished.add(index)
+                self._open.discard(index)
+            elif index not in self._finished:
+                self._open.add(index)
+        if event.usage is not None:
+            self._reply.usage = event.usage
+            event.bookkeeping = not choices and not self._usage_wanted
+        self._started = self._started or event.content or event.finish_reason is not None
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._finished and not self._open:
+            self._reply.complete = True
+        elif self._started:
+            self._fail("the stream ended without a finish_reason")
+
+    def _fail(self, what: str) -> None:
+        kind = StreamInterrupted if self._started else UpstreamUnavailable
+        self._ended = True
+        self._failure = kind(f"{self._reply.upstream}: {what}.")
+
+    def _fail_with_error_object(self, error: object) -> None:
+        refusal = classify.from_error_in_ok(self._reply.upstream, error)
+        self._ended = True
+        self._failure = StreamInterrupted(refusal.message) if self._started else refusal
+
+
+async def _once(event: Event) -> AsyncIterator[Event]:
+    yield event
+
+
+def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    stream = response.stream
+    if not isinstance(stream, httpx.AsyncByteStream):
+        raise TypeError("the transport must be asynchronous")
+    return aiter(stream)

@@ -1,0 +1,1 @@
+"""The wire: OpenAI's request envelopes, error bodies and server-sent events."""
