@@ -61,9 +61,14 @@ class ObserveCalls:
 
 
 class ObserveAttempts:
-    """Layer around one upstream: records each ``Attempt`` in the call's history and emits it."""
+    """Layer around one upstream: records each ``Attempt`` in the call's history and emits it.
 
-    def __init__(self, inner: Service, *, upstream: str, model: str, clock: Clock, meter: Meter) -> None:
+    ``model`` None stands for the model that the caller asked for.
+    """
+
+    def __init__(
+        self, inner: Service, *, upstream: str, model: str | None, clock: Clock, meter: Meter
+    ) -> None:
         self._inner = inner
         self._upstream = upstream
         self._model = model
@@ -73,23 +78,18 @@ class ObserveAttempts:
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         started = self._clock.now()
+        attempt = Attempt(self._upstream, self._model or call.model)
+        call.attempts.append(attempt)
         reply: Reply | None = None
-        first_event: float | None = None
         error: BaseException | None = None
         try:
             async with self._inner(call) as reply:
-                first_event = self._clock.now() - started
+                attempt.first_event = self._clock.now() - started
                 yield reply
         except BaseException as exc:
             error = exc
             raise
         finally:
-            attempt = Attempt(
-                self._upstream,
-                self._model,
-                outcome_of(reply, error),
-                self._clock.now() - started,
-                first_event,
-            )
-            call.attempts.append(attempt)
+            attempt.outcome = outcome_of(reply, error)
+            attempt.duration = self._clock.now() - started
             self._meter.emit(AttemptFinished(call, attempt))

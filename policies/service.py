@@ -39,18 +39,21 @@ class Usage:
     reasoning: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One upstream tried for a call.
+PENDING = "pending"
 
-    ``outcome`` is "ok", "cancelled" or the name of the error's class; times are in seconds, and
-    ``first_event`` is None when none came.
+
+@dataclass(slots=True)
+class Attempt:
+    """One upstream tried for a call, entered into the call's history as it begins.
+
+    ``outcome`` is "pending", "ok", "cancelled" or the name of the error's class; times are in
+    seconds, and ``first_event`` is None as long as none came.
     """
 
     upstream: str
     model: str
-    outcome: str
-    duration: float
+    outcome: str = PENDING
+    duration: float = 0.0
     first_event: float | None = None
 
 
@@ -72,6 +75,13 @@ class Call:
     arrived: float = 0.0
     deadline: float = math.inf
     attempts: list[Attempt] = field(default_factory=list)
+
+    def upstream_wait(self) -> float:
+        """Seconds spent waiting for upstreams: up to the first event, or all of a failed attempt."""
+        return sum(
+            attempt.duration if attempt.first_event is None else attempt.first_event
+            for attempt in self.attempts
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -57,7 +57,7 @@ class ScriptedUpstream:
         try:
             steps = iter(part)
             first = await self._first(steps)
-            reply = Reply(events=_nothing(), upstream=self.name, model=call.model, stream=call.stream)
+            reply = Reply(upstream=self.name, model=call.model, stream=call.stream)
             async with aclosing(self._events(first, steps, reply)) as events:
                 reply.events = events
                 yield reply
@@ -88,11 +88,6 @@ async def _play(step: Wait | BaseException) -> None:
         await asyncio.sleep(step.seconds)
     else:
         raise step
-
-
-async def _nothing() -> AsyncIterator[Event]:
-    return
-    yield
 
 
 async def read_text(service: object, call: Call) -> str:
