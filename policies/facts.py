@@ -36,4 +36,57 @@ class AttemptFinished:
     attempt: Attempt
 
 
-Fact = CallStarted | CallFinished | AttemptFinished
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """An upstream's state changed; ``before`` and ``after`` are values of ``HealthState``.
+
+    ``next_probe`` is the time until it is tried again, in seconds, or None when nothing is planned.
+    """
+
+    upstream: str
+    model: str
+    before: str
+    after: str
+    why: str
+    next_probe: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEjected:
+    """An upstream is out for ``seconds``; ``count`` is the multiplier that made the time."""
+
+    upstream: str
+    model: str
+    count: int
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFinished:
+    """An active probe is over: ``outcome`` is "ok" or the name of the error's class."""
+
+    upstream: str
+    model: str
+    kind: str
+    outcome: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class BalancePanicked:
+    """Every upstream of a group is out, so that this one was tried before its time."""
+
+    call: Call
+    upstream: str
+
+
+Fact = (
+    CallStarted
+    | CallFinished
+    | AttemptFinished
+    | HealthChanged
+    | UpstreamEjected
+    | ProbeFinished
+    | BalancePanicked
+)
