@@ -1,0 +1,73 @@
+"""Who is calling: every key in memory, in step with the configuration and the database."""
+
+import hmac
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from gateway.settings import DeclaredKey
+from gateway.stores.keys import Key, KeyStore, Role, digest_of
+from policies.errors import AuthenticationFailed, PermissionDenied
+
+
+class Keyring:
+    """Declared and stored keys by digest. A stored key's change is seen at the next ``refresh``."""
+
+    def __init__(self, store: KeyStore, declared: Iterable[DeclaredKey], admin_secret: str | None) -> None:
+        self._store = store
+        self._declared: dict[str, Key] = {}
+        self._by_digest: dict[str, Key] = {}
+        self._revision = -1
+        self.declare(declared, admin_secret)
+
+    def declare(self, declared: Iterable[DeclaredKey], admin_secret: str | None) -> None:
+        """Replace the keys that the configuration declares."""
+        found = [
+            Key(
+                id=f"declared:{key.name}",
+                name=key.name,
+                digest=key.sha256,
+                tenant=key.tenant,
+                tier=key.tier,
+                models=key.models,
+            )
+            for key in declared
+        ]
+        if admin_secret is not None:
+            digest = digest_of(admin_secret)
+            found.append(Key(id="declared:admin", name="admin", digest=digest, tenant="", role=Role.OWNER))
+        stored = [key for digest, key in self._by_digest.items() if digest not in self._declared]
+        self._declared = {key.digest: key for key in found}
+        self._by_digest = {key.digest: key for key in [*stored, *found]}
+
+    async def refresh(self) -> None:
+        """Read the stored keys again if any has changed since the last time."""
+        revision = await self._store.revision()
+        if revision != self._revision:
+            stored = {key.digest: key for key in await self._store.list()}
+            self._by_digest = stored | self._declared
+            self._revision = revision
+
+    def identify(self, secret: str | None, wall_time: float, role: Role = Role.CLIENT) -> Key:
+        """The key of this secret. Raises ``AuthenticationFailed`` or ``PermissionDenied``.
+
+        The comparison takes the same time for any wrong secret: what is looked up is its digest.
+        """
+        if not secret:
+            raise AuthenticationFailed(
+                "No API key was sent. Send one as 'Authorization: Bearer KEY'.", code="missing_api_key"
+            )
+        digest = digest_of(secret)
+        key = self._by_digest.get(digest)
+        if key is None or not hmac.compare_digest(key.digest, digest):
+            raise AuthenticationFailed("The API key is unknown. Check it, or ask your operator for another.")
+        if key.expires is not None and key.expires <= wall_time:
+            raise AuthenticationFailed("The API key has expired. Ask your operator for another.")
+        if key.role is not role:
+            where = "the admin API" if role is Role.OWNER else "/v1"
+            raise PermissionDenied(f"This key doesn't open {where}.")
+        return key
+
+    @staticmethod
+    def allows(key: Key, model: str) -> bool:
+        """Whether the key may use a model of this name."""
+        return key.models is None or any(fnmatchcase(model, pattern) for pattern in key.models)
