@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from policies.service import Attempt, Call, Usage
+from policies.service import Attempt, Call, Operation, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class CallRefused:
+    """A request was turned away before it became a call; ``outcome`` is the name of the error's class."""
+
+    operation: Operation
+    outcome: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,8 @@ class BalancePanicked:
 
 
 Fact = (
-    CallStarted
+    CallRefused
+    | CallStarted
     | CallFinished
     | AttemptFinished
     | HealthChanged

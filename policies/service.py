@@ -61,6 +61,7 @@ class Attempt:
 class Call:
     """One client request: its body, passed through opaquely, and the facts that policies decide on.
 
+    ``route`` is the configured name or glob that ``model`` matched.
     ``arrived`` and ``deadline`` are in seconds on the injected clock. ``attempts`` is the call's
     history, appended to by whoever tried an upstream.
     """
@@ -70,6 +71,7 @@ class Call:
     model: str
     body: Mapping[str, Any]
     stream: bool = False
+    route: str = ""
     tenant: str = ""
     tier: str = ""
     arrived: float = 0.0
