@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
 
-from gateway.settings.base import Secret, Section
+from gateway.settings.base import Number, Secret, Section, Whole
 from gateway.settings.presets import Preset, presets
 from gateway.settings.problems import Fault, faulty, nearest
 
@@ -66,7 +66,7 @@ class Provider(Section):
     base_url: Annotated[str, AfterValidator(_base_url)] | None = None
     api_key: Secret | None = None
     api_keys: Annotated[tuple[Secret, ...], Field(min_length=1)] | None = None
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: Number = Field(default=1.0, gt=0, allow_inf_nan=False)
     headers: Mapping[HeaderName, Secret] = Field(default_factory=dict)
 
     @property
@@ -93,10 +93,9 @@ class Provider(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in presets():
-            known = ", ".join(sorted(presets()))
-            raise faulty(
-                [Fault(f"there is no preset of that name (there are {known})", nearest(name, presets()))]
-            )
+            close = nearest(name, presets())
+            known = "" if close else f"; there are {', '.join(sorted(presets()))}"
+            raise faulty([Fault(f"there is no such preset{known}", close)])
         return name
 
     @model_validator(mode="after")
@@ -119,7 +118,7 @@ class LocalProvider(Section):
     preset: Literal["local"]
     profile: Literal["exact"] = "exact"
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    threads: Annotated[Whole, Field(ge=1)] | None = None
 
 
 def _kind(value: Any) -> str:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+)
 
 
 class Section(BaseModel):
@@ -20,5 +28,13 @@ def _sendable(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _numeric(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueError
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_numeric)]
+Number = Annotated[float, BeforeValidator(_numeric)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_sendable)]

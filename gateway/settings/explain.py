@@ -41,7 +41,11 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 def explain(error: ValidationError, root: type[BaseModel], source: Source) -> Iterator[Problem]:
     """Yield the problems behind a failed validation of `source` against `root`."""
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    echoes = {at for detail in details for at in _echoes(detail, root)}
+    for detail in details:
+        if (detail["type"], detail["loc"]) in echoes:
+            continue
         context = detail.get("ctx", {})
         if FAULTS in context:
             for fault in context[FAULTS]:
@@ -53,6 +57,18 @@ def explain(error: ValidationError, root: type[BaseModel], source: Source) -> It
             yield Problem(
                 source.line(path), dotted(path), _message(detail, context), _suggestion(detail, root)
             )
+
+
+def _echoes(detail: ErrorDetails, root: type[BaseModel]) -> Iterator[tuple[str, KeyPath]]:
+    """Yield the errors that this one brings about: they would only send the reader the wrong way.
+
+    A misspelt key leaves the right one missing; a list counts only its good items when it says it is empty.
+    """
+    meant = _suggestion(detail, root) if detail["type"] == "extra_forbidden" else None
+    if meant is not None:
+        yield "missing", (*detail["loc"][:-1], meant)
+    for end in range(len(detail["loc"])):
+        yield "too_short", detail["loc"][:end]
 
 
 def _written(loc: KeyPath, source: Source, *, keep_last: bool) -> KeyPath:
@@ -73,7 +89,8 @@ def _suggestion(detail: ErrorDetails, root: type[BaseModel]) -> str | None:
     if detail["type"] == "extra_forbidden":
         return nearest(detail["loc"][-1], _keys_at(detail["loc"][:-1], root))
     if detail["type"] == "literal_error":
-        return nearest(detail["input"], _QUOTED.findall(detail["ctx"]["expected"]))
+        options = _QUOTED.findall(detail["ctx"]["expected"])
+        return nearest(detail["input"], options) if len(options) > 1 else None
     return None
 
 

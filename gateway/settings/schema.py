@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from gateway.settings.accounts import LOCAL, Account, LocalProvider, ProviderName
-from gateway.settings.base import Secret, Section, Text
+from gateway.settings.base import Secret, Section, Text, Whole
 from gateway.settings.problems import Fault, faulty, nearest
 from gateway.settings.routes import Model, Target
 from gateway.settings.units import Duration, Size
@@ -63,8 +63,8 @@ class Server(Section):
     """
 
     host: Text = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    workers: int = Field(default=1, ge=1)
+    port: Whole = Field(default=8080, ge=0, le=65535)
+    workers: Whole = Field(default=1, ge=1)
     max_body: Size = Field(default=32 * 2**20, gt=0)
     drain: Duration = 30.0
     ping: Duration = Field(default=10.0, gt=0)

@@ -17,6 +17,7 @@ import yaml
 from gateway.settings.env import BadReference, expand
 from gateway.settings.problems import KeyPath, Problem, dotted
 
+_NAME = re.compile(r" '(?!<)[^']{4,}'")  # a name from the file, which may be a secret in the wrong place
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: dict[str, Callable[[str], Any]] = {
     f"{_TAG}str": str,
@@ -81,10 +82,10 @@ def read(text: str, environ: Mapping[str, str]) -> Source:
 def _syntax(error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     line = None if mark is None else mark.line + 1
-    said = error.problem or error.context or "cannot be parsed"
-    if "undefined alias" in said:  # the name may be a secret that happens to begin with a star
-        said = "a plain value cannot begin with '*'; put it in quotes"
-    return Problem(line, "", f"not valid YAML: {said}")
+    said = f"{error.context or ''} {error.problem or ''}"
+    if "alias" in said:
+        return Problem(line, "", "not valid YAML: put text that begins with '*' in quotes")
+    return Problem(line, "", f"not valid YAML: {_NAME.sub('', error.problem or said).removeprefix('but ')}")
 
 
 class _Reading:
