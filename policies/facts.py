@@ -89,6 +89,64 @@ class BalancePanicked:
     upstream: str
 
 
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """A failed attempt is followed by another one after ``wait`` seconds."""
+
+    call: Call
+    failure: str
+    upstream: str | None
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRefused:
+    """A failed attempt would have been retried, but the retry budget is used up."""
+
+    call: Call
+    failure: str
+    upstream: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOver:
+    """A step of the route failed with ``failure`` and the call goes on to the step named ``target``."""
+
+    call: Call
+    failure: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hedged:
+    """No first event came within ``after`` seconds, so that a second attempt was opened beside the first."""
+
+    call: Call
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeFinished:
+    """The race is over: ``outcome`` of the hedge is "won", "lost" or the name of its error's class."""
+
+    call: Call
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRescued:
+    """A stream broke with ``failure`` after ``delivered`` characters.
+
+    ``outcome`` is "continued", "restarted", "diverged" (the new text was another one), "unreachable"
+    (nobody could take over) or "refused" (such a stream can't be carried on).
+    """
+
+    call: Call
+    outcome: str
+    failure: str
+    delivered: int
+
+
 Fact = (
     CallRefused
     | CallStarted
@@ -98,4 +156,10 @@ Fact = (
     | UpstreamEjected
     | ProbeFinished
     | BalancePanicked
+    | RetryScheduled
+    | RetryRefused
+    | FailedOver
+    | Hedged
+    | HedgeFinished
+    | StreamRescued
 )
