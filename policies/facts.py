@@ -147,6 +147,42 @@ class StreamRescued:
     delivered: int
 
 
+@dataclass(frozen=True, slots=True)
+class LimitChanged:
+    """An upstream's concurrency limit moved.
+
+    ``cause`` is "slow start", "growth", "throttled", "congested" or "ceiling".
+    """
+
+    upstream: str
+    limit: int
+    inflight: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRefused:
+    """An attempt wasn't sent: ``gate`` is "limit", "hold-off" or "throttle".
+
+    ``retry_after`` is in seconds.
+    """
+
+    call: Call
+    upstream: str
+    gate: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimerExpired:
+    """An upstream kept silent: ``timer`` is "first_token", "stall" or "unary", its limit in seconds."""
+
+    call: Call
+    upstream: str
+    timer: str
+    seconds: float
+
+
 Fact = (
     CallRefused
     | CallStarted
@@ -162,4 +198,7 @@ Fact = (
     | Hedged
     | HedgeFinished
     | StreamRescued
+    | LimitChanged
+    | AttemptRefused
+    | TimerExpired
 )

@@ -1,5 +1,6 @@
 """What policies need from the outside, as protocols. ``gateway`` provides the real ones."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -26,3 +27,17 @@ class Meter(Protocol):
     """Hears what policies decided. Returns at once and never raises."""
 
     def emit(self, fact: Fact, /) -> None: ...
+
+
+class Alarm(Protocol):
+    """A callback that is yet to come."""
+
+    def cancel(self) -> None: ...
+
+
+class AlarmClock(Clock, Protocol):
+    """A clock that also calls back, for policies that watch many waits and can't spend a task on each."""
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Alarm:
+        """Call ``callback`` at ``when``, from the event loop."""
+        ...
