@@ -1,0 +1,56 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings, load
+from gateway.settings.accounts import LocalProvider, Provider
+from gateway.settings.routes import Model, Timeouts
+from gateway.settings.schema import Admin, DeclaredKey, Observability, Server
+
+PAGE = (Path(__file__).parents[3] / "docs/configuration.md").read_text(encoding="utf-8")
+TABLES = re.findall(r"^\| key \| default \| meaning \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+
+# The tables in the page's order: the section, and the least that makes one.
+SECTIONS = [
+    (Server, {}),
+    (Admin, {}),
+    (Provider, {"preset": "vllm"}),
+    (LocalProvider, {"preset": "local"}),
+    (Model, {"route": ["a/b"]}),
+    (DeclaredKey, {"name": "n", "key": "k", "tenant": "t"}),
+    (Observability, {}),
+]
+
+
+def rows(table):
+    return dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", table, re.MULTILINE))
+
+
+def test_the_example_works(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(example)
+    settings = load(file, {name: f"secret-of-{name}" for name in re.findall(r"\$\{(\w+)\}", example)})
+    assert set(settings.models) == {"chat", "gpt-*"}
+
+
+def test_every_section_has_its_heading():
+    assert set(re.findall(r"^## `(\w+)`", PAGE, re.MULTILINE)) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("at", "section", "least"), [(at, *each) for at, each in enumerate(SECTIONS)])
+def test_every_key_is_there_with_its_default(at, section, least):
+    told = rows(TABLES[at])
+    keys = set(section.model_fields) - ({"preset"} if section is LocalProvider else set())
+    if section is Model:
+        keys = keys - {"timeouts"} | {f"timeouts.{key}" for key in Timeouts.model_fields}
+    assert set(told) == keys
+    usual = section.model_validate(least)
+    for key, default in told.items():
+        if default == "required":
+            assert key in least
+        elif default.startswith("`"):
+            group, _, name = key.rpartition(".")
+            given = {group: {name: default.strip("`")}} if group else {name: default.strip("`")}
+            assert section.model_validate({**least, **given}) == usual

@@ -1,0 +1,82 @@
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from gateway.settings import Preset, Provider, presets
+
+ROOT = Path(__file__).parents[3]
+SERVICES = "azure cloudflare deepseek gemini groq huggingface mistral nvidia openai openrouter qwen together"
+SERVERS = "jan llama.cpp lm-studio local mlx ollama openvino sglang tensorrt-llm tgi vllm"
+NAMES = {*SERVICES.split(), *SERVERS.split()}
+
+
+def table():
+    rows = [
+        "| preset | address | key | serves | continues an answer |",
+        "|---|---|---|---|---|",
+    ]
+    for name, preset in presets().items():
+        address = f"`{preset.base_url}`" if preset.base_url else "yours to give"
+        key = f"`{preset.key_env}`" if preset.key_env else "none asked for"
+        if name == "local":
+            address = "started by the gateway"
+        serves = ", ".join(
+            each for each in ("chat", "completions", "embeddings") if each in preset.operations
+        )
+        continues = "yes" if preset.prefill is not None else ""
+        rows.append(f"| [{name}]({preset.docs}) | {address} | {key} | {serves} | {continues} |")
+    return "\n".join(rows)
+
+
+def test_all_are_there():
+    assert set(presets()) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_address_is_a_url(name):
+    preset = presets()[name]
+    addresses = [preset.docs, preset.base_url, preset.prefill and preset.prefill.base_url]
+    addresses.append(preset.prices and preset.prices.source)
+    for address in filter(None, addresses):
+        parts = urlsplit(address)
+        assert parts.scheme in {"http", "https"}
+        assert parts.hostname
+        assert not parts.query
+        assert not address.endswith("/") or address == preset.docs
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_preset_says_enough_to_be_used(name):
+    preset = presets()[name]
+    assert (preset.auth == "none") == (preset.key_env is None)
+    if preset.base_url and preset.base_url.startswith("http:"):
+        assert urlsplit(preset.base_url).hostname == "127.0.0.1"
+    if name not in {"azure", "cloudflare", "local"}:
+        assert Provider(preset=name, api_key="k").url == preset.base_url
+    for price in preset.prices.models.values() if preset.prices else ():
+        assert price.cached_input is None or price.cached_input <= price.input <= price.output
+
+
+def test_no_two_answers_to_a_repeated_key():
+    text = (ROOT / "gateway/providers/presets.yaml").read_text()
+    assert set(yaml.safe_load(text)) == NAMES  # and the loader refuses a key that is given twice
+
+
+def test_facts_that_matter():
+    assert presets()["azure"].auth == "api-key"
+    assert presets()["deepseek"].keep_alive.max_wait == 600
+    assert presets()["mistral"].rename == {"max_completion_tokens": "max_tokens"}
+    assert presets()["mistral"].stream_usage is False
+    assert presets()["vllm"].prefill.body == {"continue_final_message": True, "add_generation_prompt": False}
+
+
+def test_an_unknown_member_is_refused():
+    with pytest.raises(ValidationError):
+        Preset(docs="https://x.example", operations=["chat"], stream_usage=True, strem=1)
+
+
+def test_the_documented_table_is_the_data():
+    assert table() in (ROOT / "docs/providers.md").read_text(), f"docs/providers.md should have:\n{table()}"
