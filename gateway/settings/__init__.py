@@ -4,10 +4,11 @@ from gateway.settings.accounts import LocalProvider, Provider
 from gateway.settings.load import default_settings, load
 from gateway.settings.presets import Preset, presets
 from gateway.settings.problems import ConfigError, Problem
-from gateway.settings.routes import Model, Target, Timeouts
+from gateway.settings.routes import ASKED, Model, Target, Timeouts
 from gateway.settings.schema import Admin, Cors, DeclaredKey, Observability, Server, Settings
 
 __all__ = [
+    "ASKED",
     "Admin",
     "ConfigError",
     "Cors",

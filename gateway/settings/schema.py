@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -22,14 +21,11 @@ from gateway.settings.units import Duration, Size
 LOCAL_MODEL = "smollm2-135m-moe"
 
 _HASHED = "sha256:"
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-def _origin(origin: str) -> str:
-    parts = urlsplit(origin)
-    if origin != "*" and (
-        parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}"
-    ):
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
         raise ValueError("must be '*' or an origin such as https://app.example.com, with no path")
     return origin
 

@@ -19,6 +19,7 @@ from gateway.settings.problems import KeyPath, Problem, dotted
 
 _NAME = re.compile(r" '(?!<)[^']{4,}'")  # a name from the file, which may be a secret in the wrong place
 _TAG = "tag:yaml.org,2002:"
+_COLLECTIONS = {f"{_TAG}map", f"{_TAG}seq"}
 _SCALARS: dict[str, Callable[[str], Any]] = {
     f"{_TAG}str": str,
     f"{_TAG}int": int,
@@ -100,6 +101,8 @@ class _Reading:
         self._source.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
+        if node.tag not in _COLLECTIONS:
+            return self._complain(path, "YAML tags are not supported")
         if id(node) in self._open:
             return self._complain(path, "an alias cannot contain itself")
         self._open.add(id(node))

@@ -123,6 +123,13 @@ def test_names_that_look_like_numbers_stay_names(loaded):
     assert list(loaded("models:\n  4: {route: [local/x]}\n").models) == ["4"]
 
 
+@pytest.mark.parametrize(
+    "origin", ["*", "https://app.example.com", "http://127.0.0.1:3000", "http://[::1]:3000"]
+)
+def test_origins(loaded, origin):
+    assert loaded(f"server: {{cors: {{origins: ['{origin}']}}}}\n").server.cors.origins == (origin,)
+
+
 def test_an_anchor_saves_writing(loaded):
     settings = loaded("models:\n  a: &same {route: [local/x]}\n  b: *same\n")
     assert settings.models["a"] == settings.models["b"]

@@ -247,6 +247,14 @@ BAD_FILES = {
         "admin:\n  key: !secret k\n",
         "2: admin.key: YAML tags are not supported",
     ),
+    "a tag on a list": (
+        "keys: !!set {a}\n",
+        "1: keys: YAML tags are not supported",
+    ),
+    "an origin without a host": (
+        "server: {cors: {origins: ['https://']}}\n",
+        "1: server.cors.origins[0]: must be '*' or an origin such as https://app.example.com, with no path",
+    ),
     "a tag that does not fit": (
         "server:\n  port: !!int many\n",
         "2: server.port: does not fit its YAML tag",
