@@ -25,6 +25,7 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
+def _origin(origin: str) -> str:
     if origin != "*" and not _ORIGIN.fullmatch(origin):
         raise ValueError("must be '*' or an origin such as https://app.example.com, with no path")
     return origin
