@@ -37,7 +37,7 @@ Another = Callable[[Call], bool]
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """``attempts`` counts the first one too. The ceiling of the k-th wait is ``base * 2**k``, at most ``cap``.
+    """``attempts`` counts the first one too. The ceiling of wait k is ``base * 2**k``, at most ``cap``.
 
     ``patience`` is the longest wait worth having: where the ceiling or Retry-After is above it, the
     failure is raised instead. Give a step that has a next one a small patience (0.05 still rides out
@@ -114,7 +114,7 @@ class Retry:
     time and no upstream left is raised as it came.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it decides by, and its ports
         self,
         inner: Service,
         options: RetryOptions,
@@ -142,11 +142,12 @@ class Retry:
             async with self.inner(call) as reply:
                 opened = True
                 yield reply
-            return
         except UpstreamError as error:
             if opened or not error.retryable or self.options.attempts == 1:
                 raise
             failure = error
+        else:
+            return
         async with AsyncExitStack() as stack:
             yield await _Retries(self, call, failure, seen, stack).reply()
 
