@@ -1,11 +1,13 @@
-"""Load an OpenAI-compatible server from one process: closed loop to find what it can do, open loop to time it.
+"""Load an OpenAI-compatible server: closed loop to find what it can do, open loop to time it.
 
-Closed loop: every connection sends its next request when the last one is answered, for some seconds; then nothing new
-is sent and what is under way is waited for. Generators that cut the last requests off charge a slow server for work
-that they never count, which matters where 32 requests are a large part of all that it answers.
+Closed loop: every connection sends its next request when the last one is answered, for some seconds; then
+nothing new is sent and what is under way is waited for. Generators that cut the last requests off charge
+a slow server for work that they never count, which matters where 32 requests are a large part of all that
+it answers.
 
-Open loop: requests leave at a fixed rate whether or not the earlier ones are answered, and each is timed from when it
-was due, so that a server's pauses are not hidden by the generator's own waiting ("coordinated omission").
+Open loop: requests leave at a fixed rate whether or not the earlier ones are answered, and each is timed
+from when it was due, so that a server's pauses are not hidden by the generator's own waiting
+("coordinated omission").
 """
 
 import argparse
@@ -87,6 +89,22 @@ class Answer:
         if stream:
             return "" if tail.rstrip().endswith(b"data: [DONE]") else "stream without [DONE]"
         return "" if b'"usage"' in tail else "body without usage"
+
+
+def stream_text(body: bytes) -> str:
+    """The text of a streamed chat completion: its content deltas, joined."""
+    text: list[str] = []
+    for line in body.splitlines():
+        if not line.startswith(b"data: {"):
+            continue
+        choices = json.loads(line[6:]).get("choices", [])
+        text.extend(choice.get("delta", {}).get("content") or "" for choice in choices)
+    return "".join(text)
+
+
+def unary_text(body: bytes) -> str:
+    """The text of a chat completion that came whole."""
+    return str(json.loads(body)["choices"][0]["message"]["content"])
 
 
 class Connection(asyncio.Protocol):

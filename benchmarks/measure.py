@@ -27,8 +27,8 @@ class Cost:
 def session_cost(session: int) -> Cost:
     """What the processes of a session cost together, the children that they have reaped included.
 
-    A server started with ``start_new_session=True`` leads a session that all its workers belong to. Pages that
-    processes share are counted in each.
+    A server started with ``start_new_session=True`` leads a session that all its workers belong to. Pages
+    that processes share are counted in each.
     """
     ticks = pages = processes = 0
     for fields in _stats():
@@ -41,7 +41,7 @@ def session_cost(session: int) -> Cost:
 
 
 def _stats() -> Iterator[list[str]]:
-    """The fields of ``/proc/PID/stat`` that follow the name (proc(5): state is field 3), for every process."""
+    """The fields of ``/proc/PID/stat`` after the name, for every process (in proc(5), state is field 3)."""
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue

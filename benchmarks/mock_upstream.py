@@ -1,11 +1,12 @@
 """A fast mock of an OpenAI-compatible provider, cheap enough to stand behind every gateway.
 
-One process, uvloop and a raw protocol: no routing, no JSON parsing. Unary answers are one prebuilt buffer. A stream
-is a role chunk, 64 content chunks, a finish chunk, a usage chunk where the caller asked for one, and ``[DONE]``; every
-chunk is a write of its own, in a turn of the event loop of its own, so that a gateway meets them one by one.
+One process, uvloop and a raw protocol: no routing, no JSON parsing. Unary answers are one prebuilt
+buffer. A stream is a role chunk, 64 content chunks, a finish chunk, a usage chunk where the caller asked
+for one, and ``[DONE]``; every chunk is a write of its own, in a turn of the event loop of its own, so
+that a gateway meets them one by one.
 
-A request with a ``seed`` is answered with a text of its own (:func:`expected_text`), so that a caller can tell a
-stream which was mixed with another's.
+A request with a ``seed`` is answered with a text of its own (:func:`expected_text`), so that a caller can tell
+a stream which was mixed with another's.
 """
 
 import argparse
@@ -74,7 +75,12 @@ def _delta(delta: dict[str, str], finish: str | None = None) -> bytes:
 @lru_cache(maxsize=4096)
 def unary_reply(seed: int = UNSEEDED) -> bytes:
     """A whole chat completion as it goes over the wire (about 600 bytes of JSON without a seed)."""
-    message = {"role": "assistant", "content": expected_text(seed), "refusal": None, "annotations": []}
+    message: dict[str, object] = {
+        "role": "assistant",
+        "content": expected_text(seed),
+        "refusal": None,
+        "annotations": [],
+    }
     return _plain(
         {
             "id": "chatcmpl-BXmock0000000000000000000000",

@@ -1,13 +1,14 @@
-"""The gateways that are compared: how each is installed, configured as its own documentation advises, and started.
+"""The gateways that are compared: how each is installed, configured as its authors advise, and started.
 
-Each lives in an environment of its own under ``.peers/``. One process serves the traffic of each; logs of single
-requests are switched off where the gateway allows it, except for Tidegate, which runs with authentication, metrics
-and its access log on.
+Each lives in an environment of its own under ``.peers/``. One process serves the traffic of each; logs of
+single requests are switched off where the gateway allows it, except for Tidegate, which runs with
+authentication, metrics and its access log on.
 """
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -35,6 +36,7 @@ class Setting:
     """What a peer is started for."""
 
     port: int
+    spare_port: int
     upstream_port: int
     folder: Path
 
@@ -61,7 +63,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Peer:
-    """One gateway: ``requirement`` is what the registry calls it, empty where nothing is to be installed."""
+    """One gateway.
+
+    ``requirement`` is what pip installs and ``npm`` the package.json that npm does; neither, where it comes
+    otherwise.
+    """
 
     name: str
     title: str
@@ -69,7 +75,12 @@ class Peer:
     version: Callable[[Path], str]
     launch: Callable[[Setting, Path], Launch]
     requirement: str = ""
-    npm: bool = False
+    npm: dict[str, object] | None = None
+
+    @property
+    def installable(self) -> bool:
+        """Whether it comes from a registry."""
+        return bool(self.requirement or self.npm)
 
     def installed(self) -> bool:
         """Whether the peer can be started."""
@@ -77,7 +88,7 @@ class Peer:
 
     def install(self) -> None:
         """Install the peer into its own folder; raises PeerUnavailable."""
-        if self.installed() or not self.requirement:
+        if self.installed() or not self.installable:
             return
         folder = PEERS / self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +113,16 @@ class Peer:
     def describe(self) -> str:
         """The version that is installed; raises PeerUnavailable."""
         if not self.installed():
-            remedy = "run with --install" if self.requirement else "install it with the system's packages"
+            remedy = "run with --install" if self.installable else "install it with the system's packages"
             raise PeerUnavailable(f"not installed ({remedy})")
         return self.version(self.binary)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class Running:
@@ -238,7 +256,7 @@ def _smg(setting: Setting, binary: Path) -> Launch:
         [
             *[str(binary), "launch", "--host", "127.0.0.1", "--port", str(setting.port)],
             *["--worker-urls", setting.upstream, "--log-level", "warn"],
-            *["--prometheus-host", "127.0.0.1", "--prometheus-port", str(setting.port + 1000)],
+            *["--prometheus-host", "127.0.0.1", "--prometheus-port", str(setting.spare_port)],
         ],
     )
 
@@ -248,7 +266,7 @@ def _vllm_router(setting: Setting, binary: Path) -> Launch:
         [
             *[str(binary), "--host", "127.0.0.1", "--port", str(setting.port)],
             *["--worker-urls", setting.upstream, "--log-level", "warning"],
-            *["--prometheus-host", "127.0.0.1", "--prometheus-port", str(setting.port + 1000)],
+            *["--prometheus-host", "127.0.0.1", "--prometheus-port", str(setting.spare_port)],
         ],
     )
 
@@ -337,8 +355,12 @@ ALL = [
         PEERS / "portkey/node_modules/@portkey-ai/gateway/build/start-server.js",
         lambda binary: _output(["node", "-p", f"require('{binary.parents[1] / 'package.json'}').version"]),
         _portkey,
-        requirement="@portkey-ai/gateway@1.15.2",
-        npm=True,
+        # Newer versions of the server library than its authors build with answer every stream with a 500.
+        npm={
+            "private": True,
+            "dependencies": {"@portkey-ai/gateway": "1.15.2"},
+            "overrides": {"@hono/node-server": "1.13.5"},
+        },
     ),
     Peer(
         "litellm",
