@@ -6,6 +6,19 @@ import time
 from contextlib import AbstractAsyncContextManager
 
 
+class SystemClock:
+    """The machine's monotonic time. An event loop's own is too coarse: uvloop's moves in milliseconds."""
+
+    def now(self) -> float:
+        return time.monotonic()  # noqa: TID251 - this is where the clock is
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251 - this is where the clock is
+
+    def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[object]:
+        return asyncio.timeout(None if when is None else when - self.now())
+
+
 class LoopClock:
     """The running event loop's time. Under a loop in virtual time, everything is in virtual time."""
 

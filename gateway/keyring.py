@@ -12,12 +12,11 @@ from policies.errors import AuthenticationFailed, PermissionDenied
 class Keyring:
     """Declared and stored keys by digest. A stored key's change is seen at the next ``refresh``."""
 
-    def __init__(self, store: KeyStore, declared: Iterable[DeclaredKey], admin_secret: str | None) -> None:
+    def __init__(self, store: KeyStore) -> None:
         self._store = store
         self._declared: dict[str, Key] = {}
         self._by_digest: dict[str, Key] = {}
         self._revision = -1
-        self.declare(declared, admin_secret)
 
     def declare(self, declared: Iterable[DeclaredKey], admin_secret: str | None) -> None:
         """Replace the keys that the configuration declares."""

@@ -1,0 +1,1 @@
+"""HTTP in: the OpenAI endpoints, health, metrics and the admin API."""

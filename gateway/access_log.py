@@ -1,0 +1,80 @@
+"""The access log: one JSON line a request, with its id and its history, never a secret or a prompt."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, Any
+
+import orjson
+
+from policies.service import Call, Usage
+
+
+@dataclass(slots=True)
+class AccessRecord:
+    """What is known of one request when it is over. Times are in seconds."""
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    outcome: str
+    duration: float
+    key: str | None = None
+    call: Call | None = None
+    first_event: float | None = None
+    upstream: str | None = None
+    usage: Usage | None = None
+
+
+class AccessLog:
+    """Writes records to a binary stream as JSON lines."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def write(self, record: AccessRecord, wall_time: float) -> None:
+        """Write one line. ``wall_time`` is when the request ended, in seconds since the epoch."""
+        line = {
+            "time": datetime.fromtimestamp(wall_time, UTC),
+            "request_id": record.request_id,
+            "method": record.method,
+            "path": record.path,
+            "status": record.status,
+            "outcome": record.outcome,
+            "duration_ms": _millis(record.duration),
+        }
+        if record.key is not None:
+            line["key"] = record.key
+        if record.call is not None:
+            line |= _call_facts(record.call)
+        if record.upstream is not None:
+            line["upstream"] = record.upstream
+        if record.first_event is not None:
+            line["first_event_ms"] = _millis(record.first_event)
+        if record.usage is not None:
+            line["input_tokens"] = record.usage.input
+            line["output_tokens"] = record.usage.output
+        self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self._stream.flush()
+
+
+def _call_facts(call: Call) -> dict[str, Any]:
+    return {
+        "tenant": call.tenant,
+        "tier": call.tier,
+        "model": call.model,
+        "stream": call.stream,
+        "attempts": [
+            {
+                "upstream": attempt.upstream,
+                "model": attempt.model,
+                "outcome": attempt.outcome,
+                "duration_ms": _millis(attempt.duration),
+            }
+            for attempt in call.attempts
+        ],
+    }
+
+
+def _millis(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,261 @@
+"""One request and its answer: the ASGI application behind POST /v1/chat/completions and its siblings.
+
+Everything runs inside ``__call__`` of an ASGI application, because that sees a disconnect at any
+time: a framework's streaming response starts to listen only after its endpoint has returned, and is
+blind while the first token is awaited.
+"""
+
+import asyncio
+import logging
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.access_log import AccessRecord
+from gateway.api.request import ClientGone, bearer, read_body, request_id
+from gateway.catalogue import model_not_found
+from gateway.serving import Serving
+from gateway.stores.keys import Key
+from gateway.wire import errors, models, sse
+from policies.errors import GatewayError, InternalError
+from policies.facts import CallRefused
+from policies.service import Call, Operation, Reply, Service
+
+_LOG = logging.getLogger(__name__)
+_CLIENT_CLOSED_REQUEST = 499
+_JSON = (b"content-type", b"application/json")
+_STREAM = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Endpoint:
+    """The ASGI application of one operation."""
+
+    def __init__(self, operation: Operation, serving: Serving) -> None:
+        self._operation = operation
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Exchange(self._operation, self._serving, scope, receive, send).run()
+
+
+class Exchange:
+    """Answers one request. The status goes out with the first content, or with the first ping before it."""
+
+    def __init__(
+        self, operation: Operation, serving: Serving, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._operation = operation
+        self._serving = serving
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._id = request_id(scope)
+        self._arrived = serving.clock.now()
+        self._key: Key | None = None
+        self._call: Call | None = None
+        self._reply: Reply | None = None
+        self._first_event: float | None = None
+        self._status = 0
+        self._outcome = "ok"
+        self._answered = False
+        self._client_gone = False
+        self._interruption: GatewayError | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._last_write = self._arrived
+        self._ping_timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Answer the request, whatever happens."""
+        serving = self._serving
+        try:
+            service = await self._accept()
+        except GatewayError as error:
+            serving.meter.emit(CallRefused(self._operation, type(error).__name__))
+            await self._refuse(error)
+        except ClientGone:
+            self._outcome, self._status = "cancelled", _CLIENT_CLOSED_REQUEST
+        else:
+            await self._answer(service)
+        finally:
+            self._log()
+
+    def interrupt(self, error: GatewayError) -> None:
+        """End the answer with ``error`` now."""
+        if self._task is not None and not self._answered:
+            self._interruption = error
+            self._task.cancel()
+
+    async def _accept(self) -> Service:
+        """Turn the request into a call, and find what serves it."""
+        serving = self._serving
+        key = serving.keyring.identify(bearer(self._scope), serving.wall_time())
+        self._key = key
+        body = await read_body(self._scope, self._receive, serving.settings.server.max_body)
+        request = models.parse(self._operation, body)
+        model = request["model"]
+        entry = serving.catalogue.find(model) if serving.keyring.allows(key, model) else None
+        if entry is None:
+            raise model_not_found(model)
+        self._call = Call(
+            id=self._id,
+            operation=self._operation,
+            model=model,
+            body=request,
+            stream=bool(request.get("stream")),
+            route=entry.name,
+            tenant=key.tenant,
+            tier=key.tier,
+            arrived=self._arrived,
+            deadline=self._arrived + entry.total_timeout,
+        )
+        return entry.service
+
+    async def _answer(self, service: Service) -> None:
+        self._task = task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        assert self._call is not None  # noqa: S101 - accepted
+        watcher = asyncio.create_task(self._watch(task))
+        self._serving.open_exchanges.add(self)
+        if self._call.stream:
+            self._schedule_ping()
+        try:
+            if self._call.stream:
+                await self._send_stream(service, self._call)
+            else:
+                await self._send_whole(service, self._call)
+        except GatewayError as error:
+            await self._refuse(error)
+        except asyncio.CancelledError:
+            if self._interruption is None and not self._client_gone:
+                raise
+            task.uncancel()
+            await self._end_cancelled()
+        except Exception:  # noqa: BLE001 - the edge: no traceback may reach a client
+            _LOG.exception("request %s failed", self._id)
+            await self._refuse(InternalError(f"The gateway failed. Report the request's id, {self._id}."))
+        finally:
+            self._answered = True
+            if self._ping_timer is not None:
+                self._ping_timer.cancel()
+            self._serving.open_exchanges.discard(self)
+            watcher.cancel()
+
+    async def _watch(self, task: asyncio.Task[object]) -> None:
+        """Cancel the answer as soon as the client is gone."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._answered:
+            self._client_gone = True
+            task.cancel()
+
+    async def _end_cancelled(self) -> None:
+        if self._interruption is not None:
+            await self._refuse(self._interruption)
+        else:
+            self._outcome = "cancelled"
+            self._status = self._status or _CLIENT_CLOSED_REQUEST
+
+    async def _send_whole(self, service: Service, call: Call) -> None:
+        async with service(call) as reply:
+            self._opened(reply)
+            body = b"".join([event.data async for event in reply.events])
+            await self._start(200, [_JSON, (b"content-length", b"%d" % len(body)), *self._facts(reply)])
+            self._answered = True
+            await self._send({"type": "http.response.body", "body": body})
+
+    async def _send_stream(self, service: Service, call: Call) -> None:
+        clock = self._serving.clock
+        async with service(call) as reply:
+            self._opened(reply)
+            if not self._status:
+                await self._start(200, [*_STREAM, *self._facts(reply)])
+            async for event in reply.events:
+                if not event.bookkeeping:
+                    self._last_write = clock.now()
+                    await self._write(sse.message(event.data))
+            self._answered = True
+            await self._write(sse.DONE_MESSAGE, more=False)
+
+    async def _refuse(self, error: GatewayError) -> None:
+        """Answer with an error, or end a stream that has begun with one."""
+        self._outcome = type(error).__name__
+        response = errors.render(error)
+        self._answered = True
+        if self._status:
+            await self._write(sse.message(response.body), more=False)
+            return
+        body = response.body
+        headers = [_JSON, (b"content-length", b"%d" % len(body)), *response.headers, *self._facts(None)]
+        await self._start(response.status, headers)
+        await self._write(body, more=False)
+
+    def _opened(self, reply: Reply) -> None:
+        self._reply = reply
+        self._first_event = self._serving.clock.now() - self._arrived
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, body: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def _facts(self, reply: Reply | None) -> list[tuple[bytes, bytes]]:
+        """The headers that tell what the gateway did."""
+        headers = [(b"x-request-id", self._id.encode())]
+        if self._call is not None:
+            headers.append((b"x-tidegate-attempts", b"%d" % len(self._call.attempts)))
+        if reply is not None and self._call is not None and self._first_event is not None:
+            overhead = max(0.0, self._first_event - self._call.upstream_wait())
+            headers += [
+                (b"openai-processing-ms", b"%d" % round(self._first_event * 1000)),
+                (b"x-tidegate-upstream", reply.upstream.encode()),
+                (b"x-tidegate-model", reply.model.encode()),
+                (b"x-tidegate-overhead-ms", b"%.3f" % (overhead * 1000)),
+            ]
+        return headers
+
+    def _schedule_ping(self) -> None:
+        due = self._last_write + self._serving.settings.server.ping
+        delay = due - self._serving.clock.now()
+        self._ping_timer = asyncio.get_running_loop().call_later(delay, self._ping)
+
+    def _ping(self) -> None:
+        """Send a comment if nothing was written for a while, so that no hop on the way gives up."""
+        if self._answered:
+            return
+        now = self._serving.clock.now()
+        if now >= self._last_write + self._serving.settings.server.ping:
+            self._last_write = now
+            self._serving.spawn(self._send_comment())
+        self._schedule_ping()
+
+    async def _send_comment(self) -> None:
+        if not self._status:
+            await self._start(200, [*_STREAM, *self._facts(None)])
+        if not self._answered:
+            await self._write(sse.WAITING_COMMENT)
+
+    def _log(self) -> None:
+        serving = self._serving
+        if serving.access_log is None:
+            return
+        serving.access_log.write(
+            AccessRecord(
+                request_id=self._id,
+                method=self._scope["method"],
+                path=self._scope["path"],
+                status=self._status,
+                outcome=self._outcome,
+                duration=serving.clock.now() - self._arrived,
+                key=self._key.id if self._key else None,
+                call=self._call,
+                first_event=self._first_event,
+                upstream=self._reply.upstream if self._reply else None,
+                usage=self._reply.usage if self._reply else None,
+            ),
+            serving.wall_time(),
+        )

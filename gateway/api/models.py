@@ -1,0 +1,37 @@
+"""GET /v1/models and /v1/models/{id}: what a key may ask for."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from gateway.api.request import bearer
+from gateway.catalogue import model_not_found
+from gateway.serving import Serving
+from gateway.stores.keys import Key
+
+
+def router(serving: Serving) -> APIRouter:
+    """The routes over the models that ``serving`` knows."""
+    routes = APIRouter(prefix="/v1/models", tags=["OpenAI"])
+
+    def key_of(request: Request) -> Key:
+        return serving.keyring.identify(bearer(request.scope), serving.wall_time())
+
+    @routes.get("", summary="List models")
+    async def list_models(request: Request) -> dict[str, Any]:
+        key = key_of(request)
+        names = [name for name in serving.catalogue.names() if serving.keyring.allows(key, name)]
+        return {"object": "list", "data": [_model(name, serving.started) for name in names]}
+
+    @routes.get("/{model:path}", summary="Retrieve a model")
+    async def get_model(request: Request, model: str) -> dict[str, Any]:
+        key = key_of(request)
+        if serving.catalogue.find(model) is None or not serving.keyring.allows(key, model):
+            raise model_not_found(model)
+        return _model(model, serving.started)
+
+    return routes
+
+
+def _model(name: str, created: float) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(created), "owned_by": "tidegate"}

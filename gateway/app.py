@@ -1,0 +1,73 @@
+"""One worker's application: the endpoints over what it serves with."""
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from gateway import __version__
+from gateway.api import admin, health, models, problems
+from gateway.api.exchange import Endpoint
+from gateway.api.front_door import FrontDoor
+from gateway.metrics import Metrics
+from gateway.serving import Serving
+from gateway.stores.keys import KeyStore
+from gateway.wire.models import ENVELOPES
+from policies.service import Operation
+
+_SUMMARIES = {
+    Operation.CHAT: "Create a chat completion",
+    Operation.COMPLETION: "Create a completion",
+    Operation.EMBEDDING: "Create embeddings",
+}
+
+
+def create_app(serving: Serving, keys: KeyStore, metrics: Metrics | None) -> ASGIApp:
+    """Assemble the application; ``metrics`` None leaves /metrics out."""
+    app = FastAPI(
+        title="Tidegate",
+        version=__version__,
+        description="A resilient, OpenAI-compatible gateway for LLMs.",
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    problems.install(app)
+    endpoints: dict[str, ASGIApp] = {}
+    for operation in Operation:
+        path = f"/v1/{operation.value}"
+        endpoints[path] = endpoint = Endpoint(operation, serving)
+        app.router.routes.append(_documented(path, operation, endpoint))
+    app.include_router(models.router(serving))
+    app.include_router(health.router(serving, metrics))
+    app.include_router(admin.router(serving, keys))
+    door: ASGIApp = FrontDoor(app, endpoints, serving)
+    cors = serving.settings.server.cors
+    if cors is not None:
+        door = CORSMiddleware(
+            door,
+            allow_origins=list(cors.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    return door
+
+
+def _documented(path: str, operation: Operation, endpoint: Endpoint) -> APIRoute:
+    """A route that the API's documentation shows; its requests never reach FastAPI's machinery."""
+
+    async def described() -> None:
+        """Pass a request on in OpenAI's format; unknown parameters reach the upstream untouched."""
+
+    schema = ENVELOPES[operation].model_json_schema()
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    route = APIRoute(
+        path,
+        described,
+        methods=["POST"],
+        summary=_SUMMARIES[operation],
+        tags=["OpenAI"],
+        openapi_extra={"requestBody": body, "security": [{"HTTPBearer": []}]},
+    )
+    route.app = endpoint
+    return route

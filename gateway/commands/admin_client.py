@@ -1,0 +1,64 @@
+"""The admin API as the terminal commands use it; a failure is one line and exit code 1."""
+
+from typing import Annotated, Any, NoReturn
+
+import httpx
+import orjson
+import typer
+
+AdminUrl = Annotated[str, typer.Option("--url", envvar="TIDEGATE_URL", help="The gateway's address.")]
+AdminKey = Annotated[
+    str | None,
+    typer.Option("--admin-key", envvar="TIDEGATE_ADMIN_KEY", help="An admin key.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class AdminClient:
+    """Calls the admin API of one gateway."""
+
+    def __init__(self, url: str, admin_key: str | None) -> None:
+        if not admin_key:
+            _fail(
+                "no admin key: give --admin-key or set TIDEGATE_ADMIN_KEY (it was printed at the first start)"
+            )
+        self._url = url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {admin_key}"}
+
+    def get(self, path: str, params: dict[str, str] | None = None) -> Any:
+        """The answer's JSON."""
+        return self._call("GET", path, params=params)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Send ``body``; the answer's JSON."""
+        return self._call("POST", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """Delete what is at ``path``."""
+        self._call("DELETE", path)
+
+    @staticmethod
+    def print_json(value: Any) -> None:
+        """Print ``value`` as indented JSON."""
+        typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = httpx.request(method, self._url + path, headers=self._headers, **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            _fail(f"can't reach {self._url}: {error}")
+        if response.is_error:
+            _fail(_detail(response))
+        return response.json() if response.content else None
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}"
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"tidegate: {message}", err=True)
+    raise typer.Exit(1)

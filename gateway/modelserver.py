@@ -1,0 +1,30 @@
+"""The bundled model server, as the gateway sees it: a command to run and a URL to speak to."""
+
+import socket
+import sys
+
+from gateway.settings import LocalProvider
+
+_HOST = "127.0.0.1"
+
+
+def model_server_argv(provider: LocalProvider, port: int) -> list[str]:
+    """The command that serves a provider's model on ``port``."""
+    argv = [sys.executable, "-m", "local_backend", "serve", "--host", _HOST, "--port", str(port)]
+    argv += ["--profile", provider.profile, "--device", provider.device]
+    if provider.threads is not None:
+        argv += ["--threads", str(provider.threads)]
+    return argv
+
+
+def model_server_url(port: int) -> str:
+    """The base URL of its API."""
+    return f"http://{_HOST}:{port}/v1"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,31 @@
+"""The run directory: what the supervisor tells its workers, and where they share their counters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+
+_MODEL_SERVERS = "model-servers.json"
+
+
+class RunDir:
+    """A private directory that lives as long as the supervisor."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def counters(self) -> Path:
+        """Where the workers' Prometheus values live."""
+        return self.path / "counters"
+
+    def write_model_servers(self, urls: Mapping[str, str]) -> None:
+        """Tell where the bundled model servers listen: base URLs by provider's name."""
+        fresh = self.path / f"{_MODEL_SERVERS}.new"
+        fresh.write_bytes(orjson.dumps(dict(urls)))
+        fresh.replace(self.path / _MODEL_SERVERS)
+
+    def read_model_servers(self) -> dict[str, str]:
+        """What ``write_model_servers`` told last."""
+        urls: dict[str, str] = orjson.loads((self.path / _MODEL_SERVERS).read_bytes())
+        return urls

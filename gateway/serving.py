@@ -1,0 +1,117 @@
+"""What one worker serves with. A reload of the configuration replaces its parts in place."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+from gateway.access_log import AccessLog
+from gateway.keyring import Keyring
+from gateway.settings import LocalProvider, Settings
+from gateway.stack import Parts, build_catalogue
+from policies.errors import GatewayError
+from policies.ports import Clock, Meter
+
+_LOG = logging.getLogger(__name__)
+_PROBE_TIMEOUT = 1.0
+
+
+class OpenExchange(Protocol):
+    """An answer under way."""
+
+    def interrupt(self, error: GatewayError) -> None:
+        """End it with ``error`` now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Where the configuration comes from, so that it can be read again.
+
+    ``load`` raises ConfigError; ``local_urls`` gives the base URL of each bundled model server by its
+    provider's name; ``announce`` tells the other workers that there is something new to read.
+    """
+
+    load: Callable[[], Settings]
+    local_urls: Callable[[], Mapping[str, str]]
+    announce: Callable[[], None]
+
+
+class Serving:
+    """The parts that a request meets."""
+
+    def __init__(
+        self,
+        configured: Configured,
+        settings: Settings,
+        keyring: Keyring,
+        parts: Parts,
+        access_log: AccessLog | None,
+    ) -> None:
+        self._configured = configured
+        self._parts = parts
+        self.keyring = keyring
+        self.clock: Clock = parts.clock
+        self.meter: Meter = parts.meter
+        self.wall_time = parts.wall_time
+        self.started = parts.wall_time()
+        self.access_log = access_log
+        self.open_exchanges: set[OpenExchange] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._apply(settings)
+
+    def reload(self) -> None:
+        """Read the configuration again. Raises ConfigError and changes nothing when it has faults.
+
+        Calls under way go on as they began; ``server`` and ``database`` keep until a restart.
+        """
+        self._apply(self._configured.load())
+        _LOG.info("the configuration was read again")
+
+    def reload_everywhere(self) -> None:
+        """Reload here, and have every other worker do the same. Raises ConfigError."""
+        self.reload()
+        self._configured.announce()
+
+    async def missing(self) -> list[str]:
+        """A line for each model that nothing can answer yet, because its model server isn't up."""
+        silent = await self._silent_model_servers()
+        return [
+            f"{name}: the model server '{target.provider}' is not up"
+            for name, model in self.settings.models.items()
+            for target in [model.route[0][0]]
+            if all(target.provider in silent for step in model.route for target in step)
+        ]
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the request that asked for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _apply(self, settings: Settings) -> None:
+        self.catalogue = build_catalogue(settings, self._configured.local_urls(), self._parts)
+        admin = settings.admin.key
+        self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
+        self.settings = settings
+
+    async def _silent_model_servers(self) -> set[str]:
+        names = [
+            name for name, provider in self.settings.providers.items() if isinstance(provider, LocalProvider)
+        ]
+        urls = self._configured.local_urls()
+        up = await asyncio.gather(*(self._is_up(urls[name]) for name in names))
+        return {name for name, answers in zip(names, up, strict=True) if not answers}
+
+    async def _is_up(self, base_url: str) -> bool:
+        url = httpx.URL(base_url).copy_with(path="/healthz")
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                response = await self._parts.transport.handle_async_request(httpx.Request("GET", url))
+                await response.aclose()
+        except (TimeoutError, httpx.TransportError, OSError):
+            return False
+        return response.status_code == httpx.codes.OK

@@ -1,0 +1,152 @@
+"""One worker process: an event loop, an HTTP server on the shared socket, and what keeps it current.
+
+Started by the supervisor, and stops when that is gone.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+import uvloop
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.access_log import AccessLog
+from gateway.app import create_app
+from gateway.clock import SystemClock, system_random, wall_time
+from gateway.keyring import Keyring
+from gateway.logs import configure_logging
+from gateway.metrics import Metrics
+from gateway.providers.transport import open_transport
+from gateway.rundir import RunDir
+from gateway.serving import Configured, Serving
+from gateway.settings import ConfigError, Settings, default_settings, load
+from gateway.stack import Parts
+from gateway.stores.database import open_database
+from gateway.stores.keys import KeyStore
+from policies.errors import ShuttingDown
+
+_LOG = logging.getLogger(__name__)
+_BACKLOG = 2048
+_KEEP_ALIVE = 75
+_UPKEEP_INTERVAL = 1.0
+_GRACE = 5.0
+
+
+class WorkerServer(uvicorn.Server):
+    """uvicorn, which after SIGTERM lets open answers finish for ``drain`` seconds and then ends them."""
+
+    def __init__(self, config: uvicorn.Config, serving: Serving, drain: float) -> None:
+        super().__init__(config)
+        self._serving = serving
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Begin to drain; at a second signal, stop at once."""
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Take no new requests and begin to drain."""
+        if not self.should_exit:
+            self.should_exit = True
+            asyncio.get_running_loop().call_later(self._drain, self._interrupt_open_exchanges)
+
+    def _interrupt_open_exchanges(self) -> None:
+        for exchange in list(self._serving.open_exchanges):
+            exchange.interrupt(ShuttingDown("The gateway is restarting. Send the request again."))
+
+
+async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -> None:
+    """Serve on ``listener`` until a signal or the supervisor's end."""
+    supervisor = os.getppid()
+
+    def read() -> Settings:
+        return default_settings() if config is None else load(config)
+
+    settings = read()
+    metrics = Metrics()
+    database = open_database(settings.database)
+    keys = KeyStore(database, wall_time)
+    keyring = Keyring(keys)
+    transport = open_transport()
+    configured = Configured(
+        load=read,
+        local_urls=run_dir.read_model_servers,
+        announce=lambda: os.kill(supervisor, signal.SIGHUP),
+    )
+    parts = Parts(SystemClock(), wall_time, system_random(), metrics, transport)
+    log = AccessLog(sys.stdout.buffer) if settings.observability.access_log == "json" else None
+    serving = Serving(configured, settings, keyring, parts, log)
+    await keyring.refresh()
+    server = WorkerServer(
+        uvicorn.Config(
+            create_app(serving, keys, metrics if settings.observability.metrics else None),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=int(settings.server.drain + _GRACE),
+        ),
+        serving,
+        settings.server.drain,
+    )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, serving)
+    upkeep = asyncio.create_task(_keep_current(serving, server, supervisor))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        upkeep.cancel()
+        await transport.aclose()
+        await database.dispose()
+
+
+def _reload(serving: Serving) -> None:
+    try:
+        serving.reload()
+    except ConfigError as error:
+        _LOG.error("the new configuration has faults, the old one keeps running:\n%s", error)
+
+
+async def _keep_current(serving: Serving, server: WorkerServer, supervisor: int) -> None:
+    """See changed keys within a second, and stop when the supervisor is gone."""
+    while True:
+        await serving.clock.sleep(_UPKEEP_INTERVAL)
+        if os.getppid() != supervisor:
+            _LOG.warning("the supervisor is gone: stopping")
+            server.stop()
+            return
+        try:
+            await serving.keyring.refresh()
+        except SQLAlchemyError as error:
+            _LOG.warning("keys could not be read, the known ones stay: %s", error)
+
+
+def main() -> None:
+    """Run a worker with the supervisor's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--log-level", default="info")
+    arguments = parser.parse_args()
+    configure_logging(arguments.log_level)
+    listener = socket.socket(fileno=arguments.fd)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(arguments.config, listener, RunDir(arguments.run_dir)))
+
+
+if __name__ == "__main__":
+    main()
