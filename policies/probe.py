@@ -8,6 +8,7 @@ proves health and costs money, so that it is off until somebody sets how many an
 """
 
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,8 @@ from policies.ports import Clock, Meter
 
 Check = Callable[[], Awaitable[object]]
 """Asks the upstream once. Returns when it answered well, raises an UpstreamError otherwise."""
+
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +49,14 @@ class ProbeOptions:
 
 
 class ProbeSchedule:
-    """When to probe, and whether it may be paid for. The budget is a bucket that one hour fills."""
+    """When to probe, and whether it may be paid for."""
 
-    __slots__ = ("_rng", "_stamp", "_tokens", "options")
+    __slots__ = ("_paid", "_rng", "options")
 
     def __init__(self, options: ProbeOptions, rng: random.Random) -> None:
         self.options = options
         self._rng = rng
-        self._tokens = float(options.paid_per_hour)
-        self._stamp: float | None = None
+        self._paid: deque[float] = deque(maxlen=options.paid_per_hour)
 
     def wait(self) -> float:
         """Seconds until the next look."""
@@ -67,16 +69,11 @@ class ProbeSchedule:
         return self.options.kind == "models" and state is HealthState.OPEN
 
     def spend(self, now: float) -> bool:
-        """Take one probe from the budget; False when nothing is left of it."""
-        if self.options.kind == "models":
-            return True
-        per_hour = self.options.paid_per_hour
-        since = 0.0 if self._stamp is None else now - self._stamp
-        self._tokens = min(per_hour, self._tokens + since * per_hour / 3600)
-        self._stamp = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
+        """Take one probe from the budget; False when the last hour's were enough."""
+        if self.options.kind == "token":
+            if len(self._paid) == self._paid.maxlen and now - self._paid[0] < _HOUR:
+                return False
+            self._paid.append(now)
         return True
 
 
