@@ -9,6 +9,7 @@ Providers limit concurrency by account and model, change the limit without notic
   concurrency-limits, which runs into the limit all the time.
 - A hold-off after each throttle: until Retry-After, else exponential with full jitter. After it the
   first attempts are probes, doubled as they are answered, so that the end of a hold-off is no stampede.
+  An upstream that asks for long ones is searched for more the more rarely.
 - For upstreams that queue instead of refusing: ``policies.congestion``. For those that tell what is
   left: ``policies.pacing``.
 """
@@ -24,6 +25,7 @@ from policies.pacing import Pacer, PacingOptions
 from policies.service import Headroom
 
 _SMOOTHING = 0.1
+_HOLD_OFFS_PER_PERIOD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class ConcurrencyLimit:
         "_decreased_at",
         "_delay",
         "_duration",
+        "_held_for",
         "_held_since",
         "_held_until",
         "_level",
@@ -116,6 +119,7 @@ class ConcurrencyLimit:
         self._congested = False  # by the last window of first tokens
         self._peak = 0  # most in flight in this window of first tokens
         self._held_since = self._held_until = -inf
+        self._held_for = 0.0
         self._throttles = 0  # in a row
         self._probes = inf  # attempts that may be unanswered at once after a hold-off
         self._unanswered = 0  # attempts sent since the hold-off began
@@ -207,7 +211,7 @@ class ConcurrencyLimit:
         if served is None:
             self._move(level + 1, "slow start")
             return
-        period = options.growth_period
+        period = max(options.growth_period, _HOLD_OFFS_PER_PERIOD * self._held_for)
         target = served * (1 + (1 - options.decrease) * ((now - self._decreased_at) / period - 1) ** 3)
         if self._answers * options.probe_share < 1:
             target = min(target, served)
@@ -232,6 +236,7 @@ class ConcurrencyLimit:
             self._unanswered = 0
             self._probes = 1
         self._held_until = max(self._held_until, now + (retry_after or 0.0))
+        self._held_for = self._held_until - self._held_since
 
     def _move(self, level: float, cause: str) -> None:
         self._level = max(1.0, level)
