@@ -39,12 +39,14 @@ class Count:
     seconds: float = 0.0
     ttft_p50_ms: float = 0.0
     ttft_p99_ms: float = 0.0
+    direct_ttft_p50_ms: float = 0.0
+    direct_ttft_p99_ms: float = 0.0
     resident_start_mib: float = 0.0
     resident_peak_mib: float = 0.0
     cpu_seconds: float = 0.0
 
 
-async def one(target: Target, seed: int) -> Answer:
+async def one(target: Target, request: bytes) -> Answer:
     """Open a connection, ask for a stream and wait for its end."""
     loop = asyncio.get_running_loop()
     host, port = target.address
@@ -54,7 +56,7 @@ async def one(target: Target, seed: int) -> Answer:
         _, connection = await loop.create_connection(lambda: Connection(lambda _: None), host, port)
     except OSError as error:
         return Answer(due, error=str(error))
-    connection.send(target.request(stream=True, seed=seed), due, answered.set_result)
+    connection.send(request, due, answered.set_result)
     try:
         async with asyncio.timeout(PATIENCE):
             return await answered
@@ -64,13 +66,28 @@ async def one(target: Target, seed: int) -> Answer:
         connection.close()
 
 
-async def every(target: Target, session: int, count: Count) -> dict[str, int]:
-    """Run all the streams at once and fill in the count; gives the faults of the lost ones."""
-    watch = asyncio.ensure_future(_watch(session, count))
+async def every(target: Target, streams: int) -> tuple[list[Answer], float]:
+    """Run all the streams at once; gives their answers, in order, and the seconds that they took."""
+    requests = [target.request(stream=True, seed=seed) for seed in range(streams)]
     begun = now()
-    answers = await asyncio.gather(*(one(target, seed) for seed in range(count.streams)))
-    count.seconds = now() - begun
+    answers = await asyncio.gather(*(one(target, request) for request in requests))
+    return answers, now() - begun
+
+
+def waits_ms(answers: list[Answer]) -> tuple[float, float]:
+    """Milliseconds to the first byte of an answer: median and 99th percentile."""
+    waits = sorted((answer.first_byte - answer.due) * 1e3 for answer in answers if answer.first_byte)
+    return median(waits), percentile(waits, 0.99)
+
+
+async def compare(direct: Target, target: Target, session: int, count: Count) -> dict[str, int]:
+    """Run the streams without the gateway, then through it, and fill in the count; gives the faults."""
+    answers, _ = await every(direct, count.streams)
+    count.direct_ttft_p50_ms, count.direct_ttft_p99_ms = waits_ms(answers)
+    watch = asyncio.ensure_future(_watch(session, count))
+    answers, count.seconds = await every(target, count.streams)
     watch.cancel()
+    count.ttft_p50_ms, count.ttft_p99_ms = waits_ms(answers)
     faults: dict[str, int] = {}
     for seed, answer in enumerate(answers):
         fault = answer.fault(stream=True)
@@ -81,8 +98,6 @@ async def every(target: Target, session: int, count: Count) -> dict[str, int]:
             count.corrupted += 1
         else:
             count.completed += 1
-    waits = sorted((answer.first_byte - answer.due) * 1e3 for answer in answers if answer.first_byte)
-    count.ttft_p50_ms, count.ttft_p99_ms = median(waits), percentile(waits, 0.99)
     return faults
 
 
@@ -119,7 +134,7 @@ def main() -> int:
             before = session_cost(running.session)
             count.resident_start_mib = before.resident_bytes / 2**20
             with pinned(rig.cores.load):
-                faults = uvloop.run(every(running.target, running.session, count))
+                faults = uvloop.run(compare(rig.direct, running.target, running.session, count))
             count.cpu_seconds = session_cost(running.session).cpu_seconds - before.cpu_seconds
     except peers.PeerUnavailable as reason:
         print(f"{peer.title}: {reason}", file=sys.stderr)
