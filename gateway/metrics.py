@@ -38,7 +38,7 @@ class Metrics:
     """A ``Meter`` that counts; ``expose`` writes what it counted."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "tidegate_requests",

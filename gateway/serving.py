@@ -56,6 +56,7 @@ class Serving:
         self.keyring = keyring
         self.clock: Clock = parts.clock
         self.meter: Meter = parts.meter
+        self.rng = parts.rng
         self.wall_time = parts.wall_time
         self.started = parts.wall_time()
         self.access_log = access_log

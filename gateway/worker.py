@@ -23,7 +23,7 @@ from gateway.clock import SystemClock, system_random, wall_time
 from gateway.keyring import Keyring
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
-from gateway.providers.transport import open_transport
+from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
 from gateway.serving import Configured, Serving
 from gateway.settings import ConfigError, Settings, default_settings, load
@@ -77,7 +77,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     database = open_database(settings.database)
     keys = KeyStore(database, wall_time)
     keyring = Keyring(keys)
-    transport = open_transport()
+    transport = EnvironmentTransport()
     configured = Configured(
         load=read,
         local_urls=run_dir.read_model_servers,
@@ -93,6 +93,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
             http="httptools",
             ws="none",
             lifespan="off",
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,

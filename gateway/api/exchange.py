@@ -52,7 +52,7 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._id = request_id(scope)
+        self._id = request_id(scope, serving.rng)
         self._arrived = serving.clock.now()
         self._key: Key | None = None
         self._call: Call | None = None

@@ -8,7 +8,6 @@ from gateway.access_log import AccessRecord
 from gateway.api.request import request_id
 from gateway.serving import Serving
 
-
 _POLLED = frozenset({"/healthz", "/readyz", "/metrics"})
 """What machines ask every few seconds: logging it would bury the rest."""
 
@@ -37,7 +36,7 @@ class FrontDoor:
     async def _serve_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         serving = self._serving
         arrived = serving.clock.now()
-        identity = request_id(scope)
+        identity = request_id(scope, serving.rng)
         status = 500
 
         async def send_with_id(message: Message) -> None:
