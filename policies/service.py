@@ -124,7 +124,8 @@ class Reply:
     """An answer under way. ``events`` begins with what came before the first content event.
 
     ``usage`` is filled in as events pass; ``complete`` becomes true when the upstream ended the
-    answer properly. A reply that is left before that was abandoned by its consumer.
+    answer properly. A reply that is left before that was abandoned by its consumer. ``at_hand`` tells
+    whether the next event is there already, so that what came together can be passed on together.
     """
 
     upstream: str
@@ -134,6 +135,7 @@ class Reply:
     usage: Usage | None = None
     complete: bool = False
     headroom: Headroom | None = None
+    at_hand: Callable[[], bool] = bool
 
 
 class Service(Protocol):

@@ -172,12 +172,16 @@ class Exchange:
             self._opened(reply)
             if not self._status:
                 await self._start(200, [*_STREAM, *self._facts(reply)])
+            together: list[bytes] = []
             async for event in reply.events:
                 if not event.bookkeeping:
+                    together.append(sse.message(event.data))
+                if together and not reply.at_hand():
                     self._last_write = clock.now()
-                    await self._write(sse.message(event.data))
+                    await self._write(b"".join(together))
+                    together.clear()
             self._answered = True
-            await self._write(sse.DONE_MESSAGE, more=False)
+            await self._write(b"".join([*together, sse.DONE_MESSAGE]), more=False)
 
     async def _refuse(self, error: GatewayError) -> None:
         """Answer with an error, or end a stream that has begun with one."""

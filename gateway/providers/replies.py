@@ -67,6 +67,7 @@ async def open_stream(response: httpx.Response, reply: Reply, *, usage_wanted: b
     stream = _ChunkStream(_chunks(response), reply, usage_wanted=usage_wanted)
     await stream.hold_first_content()
     reply.events = stream
+    reply.at_hand = stream.at_hand
 
 
 class _ChunkStream:
@@ -94,6 +95,9 @@ class _ChunkStream:
                     f"{self._reply.upstream}: the stream held no answer."
                 )
             await self._read()
+
+    def at_hand(self) -> bool:
+        return bool(self._pending)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
