@@ -138,7 +138,7 @@ class StreamRescued:
     """A stream broke with ``failure`` after ``delivered`` characters.
 
     ``outcome`` is "continued", "restarted", "diverged" (the new text was another one), "unreachable"
-    (nobody could take over) or "refused" (such a stream can't be carried on).
+    (nobody could take over), "exhausted" (it broke too often) or "refused" (it can't be carried on).
     """
 
     call: Call

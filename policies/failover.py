@@ -8,7 +8,7 @@ must not hide why the first target could not answer it.
 """
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -29,11 +29,13 @@ class Step:
     """One step of a route: a target, or a balanced group of equals.
 
     ``context_window`` is in tokens, of the largest of its members; None where it isn't known.
+    ``another`` tells whether it could now pick an upstream that isn't in ``call.attempts``.
     """
 
     name: str
     service: Service
     context_window: int | None = None
+    another: Callable[[Call], bool] | None = None
 
     def __post_init__(self) -> None:
         if self.context_window is not None and self.context_window <= 0:
@@ -102,6 +104,9 @@ class Failover:
     a prompt too long for one step goes on to those with a larger or unknown window. When no step is
     left, raises the only failure, or ``NoHealthyUpstream`` with all of them and the smallest
     ``retry_after``.
+
+    A call that comes with a history is one whose stream broke: steps with an upstream that wasn't
+    tried go first.
     """
 
     def __init__(self, steps: Sequence[Step], *, meter: Meter) -> None:
@@ -114,7 +119,7 @@ class Failover:
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         failures = Failures()
         failure = ""
-        for step in self._steps:
+        for step in self._order(call):
             if not failures.fits(step):
                 continue
             if failure:
@@ -131,3 +136,8 @@ class Failover:
             else:
                 return
         raise failures.error()
+
+    def _order(self, call: Call) -> Sequence[Step]:
+        if not call.attempts:
+            return self._steps
+        return sorted(self._steps, key=lambda step: step.another is not None and not step.another(call))

@@ -79,7 +79,8 @@ class Hedge:
     """Layer around one step of a route: races a late first event against a second attempt.
 
     A second attempt is a fresh pick of the balanced group inside, which passes over the upstreams that
-    are in ``call.attempts`` already. ``overloaded`` tells whether there is no room for extra work.
+    are in ``call.attempts`` already. ``worthwhile`` tells, when its time has come, whether there is such
+    an upstream and room for extra work.
     """
 
     def __init__(  # noqa: PLR0913 - what it decides by, and its ports
@@ -88,14 +89,14 @@ class Hedge:
         options: HedgeOptions,
         *,
         budget: RetryBudget,
-        overloaded: Callable[[], bool],
+        worthwhile: Callable[[Call], bool],
         clock: Clock,
         meter: Meter,
     ) -> None:
         self._inner = inner
         self._options = options
         self._budget = budget
-        self._overloaded = overloaded
+        self._worthwhile = worthwhile
         self._clock = clock
         self._meter = meter
         self._first_events = FirstEvents(options)
@@ -150,7 +151,7 @@ class Hedge:
     async def _late(self, call: Call, delay: float, race: "_Race") -> AsyncIterator[Reply]:
         """The second attempt, unless it isn't wanted when its time has come."""
         await self._clock.sleep(delay)
-        if self._overloaded() or not self._budget.withdraw(self._clock.now()):
+        if not self._worthwhile(call) or not self._budget.withdraw(self._clock.now()):
             raise _NotWanted
         race.sent = True
         self._meter.emit(Hedged(call, delay))
