@@ -1,0 +1,119 @@
+"""Puts the server together: model folder, device, model, engine, application."""
+
+import hashlib
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from local_backend.engine.cache import LatentCache
+from local_backend.engine.engine import Engine
+from local_backend.engine.runner import ModelRunner
+from local_backend.engine.worker import EngineOptions
+from local_backend.errors import ConfigError
+from local_backend.model.config import DeepseekConfig
+from local_backend.serve import server
+from local_backend.serve.job import ModelFacts
+from local_backend.serve.logs import configure_logging
+from local_backend.serve.metrics import Metrics
+from local_backend.serve.openai import Service, build_app
+from local_backend.serve.tokenizer import Tokenizer
+from local_backend.weights import deepseek_io
+from local_backend.weights.load import load_config, load_model
+from local_backend.weights.prepare import ModelFolder, prepare_model
+from local_backend.weights.progress import StderrProgress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What `serve` was asked for; lengths in tokens, `drain` in seconds, `started` on the monotonic clock."""
+
+    model: str
+    profile: str
+    cache_dir: Path
+    device: str
+    dtype: str
+    threads: int | None
+    max_concurrency: int
+    max_queue: int
+    max_length: int | None
+    default_max_tokens: int
+    drain: float
+    started: float
+
+
+def serve(options: ServeOptions, sock: socket.socket) -> None:
+    """Prepare, load and serve until a signal. Raises BackendError with a message for the user."""
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
+    configure_logging()
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    service = build_service(folder, options, device, dtype)
+    facts = {
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    log.info("loaded", extra={"facts": {**facts, "seconds": round(time.monotonic() - options.started, 2)}})
+    server.run(build_app(service), service.engine, sock, options.drain)
+
+
+def build_service(
+    folder: ModelFolder, options: ServeOptions, device: torch.device, dtype: torch.dtype
+) -> Service:
+    """Load the model and wire everything behind the endpoints."""
+    config = load_config(folder.path)
+    max_length = _max_length(config, options.max_length)
+    model = load_model(folder.path, max_length, device, dtype)
+    cache = LatentCache(config, options.max_concurrency, max_length, device, dtype)
+    engine_options = EngineOptions(
+        max_concurrency=options.max_concurrency,
+        max_queue=options.max_queue,
+        max_length=max_length,
+        vocab_size=config.vocab_size,
+        eos_token_ids=config.eos_token_ids,
+    )
+    engine = Engine(ModelRunner(model, cache, device), engine_options)
+    generation = folder.path / deepseek_io.GENERATION_CONFIG
+    fingerprint = hashlib.sha256(f"{folder.path.name}:{dtype}:{torch.__version__}".encode()).hexdigest()[:10]
+    facts = ModelFacts(
+        model_id=folder.model_id,
+        max_length=max_length,
+        default_max_tokens=options.default_max_tokens,
+        vocab_size=config.vocab_size,
+        sampling_defaults=deepseek_io.read_json(generation) if generation.exists() else {},
+        fingerprint=fingerprint,
+    )
+    return Service(engine, Tokenizer(folder.path), facts, Metrics(engine.admission))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`. Raises ConfigError when CUDA is asked for and missing."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype for `auto`, `float32` or `bfloat16`; auto is bfloat16 where it is native."""
+    if name == "auto":
+        native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        name = "bfloat16" if native else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _max_length(config: DeepseekConfig, wanted: int | None) -> int:
+    if wanted is not None and wanted > config.max_position_embeddings:
+        raise ConfigError(
+            f"--max-length {wanted} exceeds the model's {config.max_position_embeddings} positions"
+        )
+    return wanted or config.max_position_embeddings

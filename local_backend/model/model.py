@@ -1,0 +1,74 @@
+"""The whole decoder: embedding, layers of MLA and MoE, final norm and output matrix."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from local_backend.model.config import DeepseekConfig
+from local_backend.model.mla import LatentView, MultiHeadLatentAttention
+from local_backend.model.moe import FeedForward, MixtureOfExperts
+from local_backend.model.rope import RotaryEmbedding
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and FFN with residuals."""
+
+    def __init__(self, config: DeepseekConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = MultiHeadLatentAttention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        is_dense = layer < config.first_k_dense_replace
+        self.mlp = FeedForward(config) if is_dense else MixtureOfExperts(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        visible: Tensor,
+        cache: LatentView,
+        absorbed: bool,
+    ) -> Tensor:
+        """x [batch, tokens, hidden] -> the same shape; see MultiHeadLatentAttention.forward."""
+        x = x + self.self_attn(self.input_layernorm(x), positions, rotary, visible, cache, absorbed)
+        output: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return output
+
+
+class DeepseekV3(nn.Module):
+    """A DeepSeek-V3 language model for inference. `max_length` bounds the positions it has rotary tables for."""
+
+    def __init__(self, config: DeepseekConfig, max_length: int, device: torch.device) -> None:
+        super().__init__()
+        self.config = config
+        # Only the tables are computed here; weights are assigned by the loader, so nothing is initialised.
+        with torch.device("meta"):
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.layers = nn.ModuleList(
+                DecoderLayer(config, index) for index in range(config.num_hidden_layers)
+            )
+            self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim, max_length, device)
+
+    def forward(
+        self, ids: Tensor, positions: Tensor, length: int, cache: LatentView, absorbed: bool
+    ) -> Tensor:
+        """Run tokens and cache their latents; everything before them must be cached already.
+
+        ids, positions: int64 [batch, tokens]. length: cached positions after this call, the longest of the batch.
+        absorbed: which form of attention (both give the same result). Returns hidden states
+        [batch, tokens, hidden_size], normed, ready for `logits`.
+        """
+        x = self.embed_tokens(ids)
+        rotary = self.rotary(positions)
+        visible = torch.arange(length, device=ids.device) <= positions[..., None]
+        for layer in self.layers:
+            x = layer(x, positions, rotary, visible, cache, absorbed)
+        output: Tensor = self.norm(x)
+        return output
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [.., hidden_size] -> float32 [.., vocab_size]."""
+        return F.linear(hidden, self.lm_head.weight).float()

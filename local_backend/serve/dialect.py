@@ -1,0 +1,132 @@
+"""How each endpoint words its answers: the chat and the completions forms of a choice."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from local_backend.engine.request import Token
+from local_backend.serve.text import Piece
+from local_backend.serve.tokenizer import Tokenizer
+
+
+@dataclass
+class Choice:
+    """A whole answer, put together from its pieces."""
+
+    index: int
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class Dialect(Protocol):
+    """The wording of one endpoint; every method but `whole` is for streaming."""
+
+    id_prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """The choice of the chunk that precedes an answer's text, if there is one."""
+
+    def piece(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The choice of a chunk with text."""
+
+    def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
+        """The choice of an answer's last chunk."""
+
+    def whole(self, choice: Choice) -> dict[str, Any]:
+        """A choice of the unary answer."""
+
+
+class ChatDialect:
+    """chat.completion and chat.completion.chunk."""
+
+    id_prefix = "chatcmpl-"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, tokenizer: Tokenizer, with_logprobs: bool) -> None:
+        self._tokenizer = tokenizer
+        self._with_logprobs = with_logprobs
+
+    def opening(self, index: int) -> dict[str, Any]:
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def piece(self, index: int, piece: Piece) -> dict[str, Any]:
+        logprobs = self._logprobs(piece.tokens)
+        return {"index": index, "delta": {"content": piece.text}, "logprobs": logprobs, "finish_reason": None}
+
+    def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
+        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": finish_reason}
+
+    def whole(self, choice: Choice) -> dict[str, Any]:
+        return {
+            "index": choice.index,
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "logprobs": self._logprobs(choice.tokens),
+            "finish_reason": choice.finish_reason,
+        }
+
+    def _logprobs(self, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any] | None:
+        if not self._with_logprobs:
+            return None
+        content = []
+        for token in tokens:
+            top = [self._entry(*pair) for pair in token.top]
+            content.append({**self._entry(token.id, token.logprob), "top_logprobs": top})
+        return {"content": content, "refusal": None}
+
+    def _entry(self, token: int, logprob: float | None) -> dict[str, Any]:
+        spelling = self._tokenizer.spelling(token)
+        return {"token": spelling.decode(errors="replace"), "logprob": logprob, "bytes": list(spelling)}
+
+
+class CompletionDialect:
+    """text_completion, unary and streamed."""
+
+    id_prefix = "cmpl-"
+    whole_object = "text_completion"
+    chunk_object = "text_completion"
+
+    def __init__(self, tokenizer: Tokenizer, with_logprobs: bool) -> None:
+        self._tokenizer = tokenizer
+        self._with_logprobs = with_logprobs
+        self._offsets: dict[int, int] = {}
+
+    def opening(self, index: int) -> None:
+        return None
+
+    def piece(self, index: int, piece: Piece) -> dict[str, Any]:
+        logprobs = self._logprobs(index, piece.tokens)
+        return {"index": index, "text": piece.text, "logprobs": logprobs, "finish_reason": None}
+
+    def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
+        return {"index": index, "text": "", "logprobs": None, "finish_reason": finish_reason}
+
+    def whole(self, choice: Choice) -> dict[str, Any]:
+        return {
+            "index": choice.index,
+            "text": choice.text,
+            "logprobs": self._logprobs(choice.index, choice.tokens),
+            "finish_reason": choice.finish_reason,
+        }
+
+    def _logprobs(self, index: int, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any] | None:
+        if not self._with_logprobs:
+            return None
+        offset = self._offsets.get(index, 0)
+        offsets = []
+        for token in tokens:
+            offsets.append(offset)
+            offset += len(self._text(token.id))
+        self._offsets[index] = offset
+        return {
+            "tokens": [self._text(token.id) for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [{self._text(each): logprob for each, logprob in token.top} for token in tokens],
+            "text_offset": offsets,
+        }
+
+    def _text(self, token: int) -> str:
+        return self._tokenizer.spelling(token).decode(errors="replace")

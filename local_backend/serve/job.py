@@ -1,0 +1,135 @@
+"""Checks a request against the model and makes it a job for the engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local_backend.engine.request import SamplingParams
+from local_backend.serve import errors
+from local_backend.serve.dialect import ChatDialect, CompletionDialect, Dialect
+from local_backend.serve.schema import ChatRequest, CompletionRequest
+from local_backend.serve.tokenizer import ChatTemplateError, Tokenizer
+
+# OpenAI's default for /v1/completions.
+_COMPLETION_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the endpoints need to know of the served model; lengths in tokens."""
+
+    model_id: str
+    max_length: int
+    default_max_tokens: int
+    vocab_size: int
+    sampling_defaults: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request ready to run: one prompt and its params a choice."""
+
+    dialect: Dialect
+    prompts: Sequence[Sequence[int]]
+    params: Sequence[SamplingParams]
+    stop: Sequence[str]
+    prompt_tokens: int
+    stream: bool
+    include_usage: bool
+
+
+def chat_job(request: ChatRequest, facts: ModelFacts, tokenizer: Tokenizer) -> Job:
+    """Raises ApiError when the request cannot be run."""
+    try:
+        prompt = tokenizer.encode_chat([message.rendered() for message in request.messages])
+    except ChatTemplateError as error:
+        raise errors.invalid_request(str(error), "messages") from error
+    wanted = request.max_completion_tokens or request.max_tokens
+    top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    dialect = ChatDialect(tokenizer, with_logprobs=top_logprobs is not None)
+    return _job(request, facts, dialect, [prompt], wanted, facts.default_max_tokens, top_logprobs, "messages")
+
+
+def completion_job(request: CompletionRequest, facts: ModelFacts, tokenizer: Tokenizer) -> Job:
+    """Raises ApiError when the request cannot be run."""
+    prompts = [tokenizer.encode(each) if isinstance(each, str) else each for each in request.prompts()]
+    dialect = CompletionDialect(tokenizer, with_logprobs=request.logprobs is not None)
+    return _job(
+        request, facts, dialect, prompts, request.max_tokens, _COMPLETION_TOKENS, request.logprobs, "prompt"
+    )
+
+
+def _job(
+    request: ChatRequest | CompletionRequest,
+    facts: ModelFacts,
+    dialect: Dialect,
+    prompts: Sequence[Sequence[int]],
+    wanted: int | None,
+    default: int,
+    top_logprobs: int | None,
+    param: str,
+) -> Job:
+    if request.model != facts.model_id:
+        raise errors.model_not_found(request.model)
+    for prompt in prompts:
+        _check_prompt(prompt, wanted, facts, param)
+    if any(token >= facts.vocab_size for token in request.logit_bias or {}):
+        raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", "logit_bias")
+    params = [
+        _sampling(
+            request, facts, top_logprobs, min(wanted or default, facts.max_length - len(prompt)), choice
+        )
+        for prompt in prompts
+        for choice in range(request.n)
+    ]
+    return Job(
+        dialect=dialect,
+        prompts=[prompt for prompt in prompts for _ in range(request.n)],
+        params=params,
+        stop=request.stop or [],
+        prompt_tokens=sum(len(prompt) for prompt in prompts),
+        stream=request.stream,
+        include_usage=request.stream_options is not None and request.stream_options.include_usage,
+    )
+
+
+def _check_prompt(prompt: Sequence[int], wanted: int | None, facts: ModelFacts, param: str) -> None:
+    if not prompt:
+        raise errors.invalid_request("the prompt is empty", param)
+    if any(token >= facts.vocab_size for token in prompt):
+        raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", param)
+    if len(prompt) + (wanted or 1) > facts.max_length:
+        raise errors.context_too_long(
+            f"This model's maximum context length is {facts.max_length} tokens, but {len(prompt)} in the {param} "
+            f"and {wanted or 1} in the completion were requested",
+            param,
+        )
+
+
+def _sampling(
+    request: ChatRequest | CompletionRequest,
+    facts: ModelFacts,
+    top_logprobs: int | None,
+    max_tokens: int,
+    choice: int,
+) -> SamplingParams:
+    defaults = facts.sampling_defaults
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=_first(request.temperature, defaults.get("temperature"), 1.0),
+        top_p=_first(request.top_p, defaults.get("top_p"), 1.0),
+        top_k=max(request.top_k or 0, 0),
+        min_p=request.min_p or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        repetition_penalty=_first(request.repetition_penalty, defaults.get("repetition_penalty"), 1.0),
+        # Choices of one request must differ, and be the same again when the request is.
+        seed=None if request.seed is None else request.seed + choice,
+        logit_bias=request.logit_bias or {},
+        top_logprobs=top_logprobs,
+    )
+
+
+def _first(*values: float | None) -> float:
+    return next(float(value) for value in values if value is not None)

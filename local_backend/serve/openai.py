@@ -1,0 +1,196 @@
+"""The HTTP application: OpenAI's endpoints, health and metrics."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from local_backend.engine.admission import QueueFull
+from local_backend.engine.engine import Engine, EngineStopped
+from local_backend.serve import errors
+from local_backend.serve.errors import ApiError
+from local_backend.serve.job import Job, ModelFacts, chat_job, completion_job
+from local_backend.serve.metrics import Metrics
+from local_backend.serve.reply import Outcome, Reply
+from local_backend.serve.response import GenerationResponse
+from local_backend.serve.schema import ChatRequest, CompletionRequest
+from local_backend.serve.tokenizer import Tokenizer
+
+log = logging.getLogger("local_backend.access")
+
+_MAX_BODY = 4 << 20
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything the endpoints work with."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    facts: ModelFacts
+    metrics: Metrics
+
+
+def build_app(service: Service) -> Starlette:
+    """The ASGI application; its lifespan starts and stops the engine."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.engine.start()
+        yield
+        await service.engine.stop()
+
+    endpoints = _Endpoints(service)
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
+            Route("/v1/completions", endpoints.completions, methods=["POST"]),
+            Route("/v1/models", endpoints.models),
+            Route("/v1/models/{model:path}", endpoints.model),
+            Route("/healthz", endpoints.health),
+            Route("/metrics", endpoints.scrape),
+        ],
+        exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _unexpected},
+        lifespan=lifespan,
+    )
+
+
+class _Endpoints:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._created = int(time.time())
+
+    async def chat(self, request: Request) -> GenerationResponse:
+        return await self._generate(request, "chat", ChatRequest, chat_job)
+
+    async def completions(self, request: Request) -> GenerationResponse:
+        return await self._generate(request, "completions", CompletionRequest, completion_job)
+
+    async def models(self, request: Request) -> Response:
+        return _json({"object": "list", "data": [self._model_card()]})
+
+    async def model(self, request: Request) -> Response:
+        if (name := request.path_params["model"]) != self._service.facts.model_id:
+            raise errors.model_not_found(name)
+        return _json(self._model_card())
+
+    async def health(self, request: Request) -> Response:
+        engine = self._service.engine
+        body = {"status": "ok" if engine.is_running else "failed", "model": self._service.facts.model_id}
+        return _json(body, 200 if engine.is_running else 503)
+
+    async def scrape(self, request: Request) -> Response:
+        return Response(self._service.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def _generate(
+        self,
+        request: Request,
+        endpoint: str,
+        schema: type[_Body],
+        make_job: Callable[[_Body, ModelFacts, Tokenizer], Job],
+    ) -> GenerationResponse:
+        arrived = time.monotonic()
+        request_id = request.headers.get("x-request-id") or secrets.token_hex(12)
+
+        def on_end(status: int, outcome: Outcome) -> None:
+            self._service.metrics.record(endpoint, status, outcome)
+            _log_request(request_id, endpoint, status, time.monotonic() - arrived, outcome)
+
+        try:
+            body = await _read(request, schema)
+            job = await asyncio.to_thread(make_job, body, self._service.facts, self._service.tokenizer)
+            reply = self._start(job)
+        except ApiError as error:
+            on_end(error.status, Outcome())
+            raise
+        return GenerationResponse(reply, job.stream, on_end)
+
+    def _start(self, job: Job) -> Reply:
+        engine = self._service.engine
+        if len(job.prompts) > engine.admission.capacity:
+            message = f"at most {engine.admission.capacity} answers can be generated at once"
+            raise errors.invalid_request(message, "n")
+        try:
+            generation = engine.submit(job.prompts, job.params)
+        except QueueFull as full:
+            raise errors.queue_full(full.retry_after) from full
+        except EngineStopped as stopped:
+            raise errors.shutting_down() from stopped
+        return Reply(job, generation, self._service.facts, self._service.tokenizer)
+
+    def _model_card(self) -> dict[str, object]:
+        facts = self._service.facts
+        return {
+            "id": facts.model_id,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "tidegate",
+            "max_model_len": facts.max_length,
+        }
+
+
+async def _read(request: Request, schema: type[_Body]) -> _Body:
+    """The validated body. Raises ApiError when it is too large, not JSON or not valid."""
+    content = bytearray()
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > _MAX_BODY:
+                raise ApiError(413, f"the body exceeds {_MAX_BODY} bytes", type="invalid_request_error")
+        return schema.model_validate(orjson.loads(content))
+    except orjson.JSONDecodeError as error:
+        raise errors.invalid_request("the body is not valid JSON") from error
+    except ValidationError as error:
+        raise errors.invalid_fields(error) from error
+    except ClientDisconnect as error:
+        raise ApiError(499, "the client left", type="invalid_request_error") from error
+
+
+def _log_request(request_id: str, endpoint: str, status: int, seconds: float, outcome: Outcome) -> None:
+    first = outcome.first_token_seconds
+    facts = {
+        "request_id": request_id,
+        "endpoint": endpoint,
+        "status": status,
+        "seconds": round(seconds, 4),
+        "first_token_seconds": None if first is None else round(first, 4),
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "finish_reasons": outcome.finish_reasons,
+    }
+    log.info("request", extra={"facts": facts})
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        raise error
+    response = _json(error.body(), error.status)
+    response.headers.update(error.headers)
+    return response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = f"{request.method} {request.url.path} is not served here"
+    return _json(ApiError(status, message, type="invalid_request_error", code="unknown_url").body(), status)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _json(ApiError(500, "Internal error", type="server_error", code="internal_error").body(), 500)

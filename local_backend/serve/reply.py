@@ -1,0 +1,124 @@
+"""Runs a job on the engine and words the result, whole or as server-sent events."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from local_backend.engine.engine import Generation
+from local_backend.engine.request import Finished, FinishReason
+from local_backend.serve import errors
+from local_backend.serve.dialect import Choice
+from local_backend.serve.job import Job, ModelFacts
+from local_backend.serve.text import Piece, TextStream
+from local_backend.serve.tokenizer import Tokenizer
+
+
+@dataclass
+class Outcome:
+    """What a request came to, for its log line and the metrics. Seconds since the request arrived."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_seconds: float | None = None
+    finish_reasons: list[str] = field(default_factory=list)
+
+
+class Reply:
+    """One job in flight. Iterate `whole` or `events` once; `outcome` is filled on the way."""
+
+    def __init__(self, job: Job, generation: Generation, facts: ModelFacts, tokenizer: Tokenizer) -> None:
+        self._job = job
+        self._generation = generation
+        self._arrived = time.monotonic()
+        self._streams = [TextStream(tokenizer, job.stop) for _ in job.prompts]
+        self._frame = {
+            "id": job.dialect.id_prefix + secrets.token_hex(12),
+            "created": int(time.time()),
+            "model": facts.model_id,
+            "system_fingerprint": "fp_" + facts.fingerprint,
+        }
+        self.outcome = Outcome(prompt_tokens=job.prompt_tokens)
+
+    def abort(self) -> None:
+        """Stop generating; nobody is listening any more."""
+        self._generation.abort()
+
+    async def whole(self) -> dict[str, Any]:
+        """The unary answer. Raises ApiError when the engine fails or stops."""
+        choices = [Choice(index) for index in range(len(self._job.prompts))]
+        async for index, event in self._pieces():
+            if isinstance(event, Piece):
+                choices[index].text += event.text
+                choices[index].tokens += event.tokens
+            else:
+                choices[index].finish_reason = event
+        worded = [self._job.dialect.whole(choice) for choice in choices]
+        return {
+            **self._frame,
+            "object": self._job.dialect.whole_object,
+            "choices": worded,
+            "usage": self._usage(),
+        }
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The answer as server-sent events, up to and including [DONE]. Raises as `whole`."""
+        dialect = self._job.dialect
+        opened: set[int] = set()
+        async for index, event in self._pieces():
+            if index not in opened:
+                opened.add(index)
+                if (opening := dialect.opening(index)) is not None:
+                    yield self._chunk([opening])
+            if isinstance(event, Piece):
+                yield self._chunk([dialect.piece(index, event)])
+            else:
+                yield self._chunk([dialect.closing(index, event)])
+        if self._job.include_usage:
+            yield self._chunk([], usage=self._usage())
+        yield b"data: [DONE]\n\n"
+
+    async def _pieces(self) -> AsyncIterator[tuple[int, Piece | str]]:
+        """Pieces of every choice as they come, and each choice's finish reason."""
+        done: set[int] = set()
+        async for index, event in self._generation:
+            if index in done:
+                continue
+            stream = self._streams[index]
+            if not isinstance(event, Finished):
+                if self.outcome.first_token_seconds is None:
+                    self.outcome.first_token_seconds = time.monotonic() - self._arrived
+                self.outcome.completion_tokens += 1
+                piece = stream.push(event)
+                reason = FinishReason.STOP if stream.stopped else None
+            else:
+                piece, reason = stream.flush(), event.reason
+            if reason is FinishReason.ERROR:
+                raise errors.model_failed()
+            if reason is FinishReason.ABORT:
+                raise errors.shutting_down()
+            if piece.text or piece.tokens:
+                yield index, piece
+            if reason is not None:
+                done.add(index)
+                self._generation.abort(index)
+                self.outcome.finish_reasons.append(reason.value)
+                yield index, reason.value
+
+    def _chunk(self, choices: list[dict[str, Any]], usage: Mapping[str, Any] | None = None) -> bytes:
+        body = {**self._frame, "object": self._job.dialect.chunk_object, "choices": choices}
+        if self._job.include_usage:
+            body["usage"] = usage
+        return event_bytes(body)
+
+    def _usage(self) -> dict[str, int]:
+        prompt, completion = self.outcome.prompt_tokens, self.outcome.completion_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def event_bytes(body: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(body) + b"\n\n"

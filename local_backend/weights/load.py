@@ -1,0 +1,102 @@
+"""Loads a DeepSeek-V3 folder into the model, choosing how each matrix is stored on this device."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from local_backend.errors import WeightsError
+from local_backend.kernels import cpu_int4
+from local_backend.model.config import DeepseekConfig
+from local_backend.model.linear import Projection
+from local_backend.model.model import DeepseekV3
+from local_backend.model.moe import Router
+from local_backend.weights.deepseek_io import CONFIG, Checkpoint, read_json
+
+
+def load_config(folder: Path) -> DeepseekConfig:
+    """The hyperparameters of a model folder."""
+    return DeepseekConfig.from_dict(read_json(folder / CONFIG))
+
+
+def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch.dtype) -> DeepseekV3:
+    """Read the weights of `folder` into a model in `dtype` on `device`; the router stays in float32.
+
+    On a CPU in bfloat16, matrices that four bits hold exactly are packed so. Raises WeightsError when a tensor is
+    missing or of the wrong shape.
+    """
+    config = load_config(folder)
+    model = DeepseekV3(config, max_length, device)
+    pack = dtype == torch.bfloat16 and device.type == "cpu" and cpu_int4.is_available()
+    with Checkpoint(folder) as checkpoint:
+        for index, layer in enumerate(model.layers):
+            _fill(layer, dict(_layer_tensors(checkpoint, config, index)))
+            if pack:
+                _pack(layer)
+            _place(layer, device, dtype)
+        outer: dict[str, nn.Module] = {"model.embed_tokens": model.embed_tokens, "model.norm": model.norm}
+        if not config.tie_word_embeddings:
+            outer["lm_head"] = model.lm_head
+        for name, module in outer.items():
+            _fill(module, {"weight": checkpoint[f"{name}.weight"]})
+            _place(module, device, dtype)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
+    return model.eval().requires_grad_(False)
+
+
+def _layer_tensors(
+    checkpoint: Checkpoint, config: DeepseekConfig, index: int
+) -> Iterator[tuple[str, Tensor]]:
+    """One layer's tensors under the names of DecoderLayer, with the experts' matrices joined."""
+    prefix = f"model.layers.{index}."
+    for name in ("input_layernorm.weight", "post_attention_layernorm.weight"):
+        yield name, checkpoint[prefix + name]
+    for name in checkpoint:
+        if name.startswith(f"{prefix}self_attn."):
+            yield name.removeprefix(prefix), checkpoint[name]
+    mlp = f"{prefix}mlp."
+    if index < config.first_k_dense_replace:
+        sources = [mlp]
+    else:
+        experts = [f"{mlp}experts.{expert}." for expert in range(config.n_routed_experts)]
+        sources = [f"{mlp}shared_experts.", *experts] if config.n_shared_experts else experts
+        yield "mlp.gate.weight", checkpoint[f"{mlp}gate.weight"]
+        yield "mlp.gate.e_score_correction_bias", checkpoint[f"{mlp}gate.e_score_correction_bias"]
+    width = config.intermediate_size if index < config.first_k_dense_replace else config.moe_intermediate_size
+    yield "mlp.gate_up.weight", torch.cat([_gate_up(checkpoint, source, width) for source in sources])
+    yield "mlp.down.weight", torch.cat([checkpoint[f"{source}down_proj.weight"] for source in sources], dim=1)
+
+
+def _gate_up(checkpoint: Checkpoint, source: str, width: int) -> Tensor:
+    """gate_proj and up_proj [n * width, hidden] as n blocks of `width` gate rows and `width` up rows."""
+    gate = checkpoint[f"{source}gate_proj.weight"].unflatten(0, (-1, width))
+    up = checkpoint[f"{source}up_proj.weight"].unflatten(0, (-1, width))
+    return torch.stack([gate, up], dim=1).flatten(0, 2)
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        module.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"the checkpoint does not fit its config.json: {error}") from error
+
+
+def _pack(layer: nn.Module) -> None:
+    """Replace the projections that four bits hold exactly."""
+    for parent in list(layer.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Projection):
+                packed = cpu_int4.Int4Projection.from_weight(child.weight, child.bias)
+                if packed is not None:
+                    setattr(parent, name, packed)
+
+
+def _place(root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    for module in root.modules():
+        wanted = torch.float32 if isinstance(module, Router) else dtype
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(device, wanted)
+        for buffer in module.buffers(recurse=False):
+            buffer.data = buffer.data.to(device)
