@@ -19,7 +19,7 @@ from typing import Any
 import peers
 import report
 from load import Target
-from measure import machine, median, session_cost
+from measure import family_cost, machine, median
 from rig import Rig, announced, cores_from, verify
 
 LATENCY_CONNECTIONS = 64
@@ -91,15 +91,15 @@ class Contender:
 
     def resident_mib(self) -> float:
         """Memory resident now, of all its processes."""
-        return session_cost(self.running.session).resident_bytes / 2**20
+        return family_cost(self.running.pid).resident_bytes / 2**20
 
 
 def measure_cpu(rig: Rig, contender: Contender, plan: Plan, *, stream: bool) -> None:
     """One round at saturation: CPU per completed request, and requests a second."""
     options = ["--connections", str(plan.connections), "--seconds", str(plan.seconds)]
-    before = session_cost(contender.running.session).cpu_seconds
+    before = family_cost(contender.running.pid).cpu_seconds
     outcome = rig.load(contender.target, *options, *(["--stream"] if stream else []))
-    spent = session_cost(contender.running.session).cpu_seconds - before
+    spent = family_cost(contender.running.pid).cpu_seconds - before
     row = contender.row
     row.count(outcome, "stream" if stream else "unary")
     if not outcome["completed"]:

@@ -17,31 +17,45 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds spent so far and bytes resident now, by every process of one session."""
+    """CPU seconds spent so far and bytes resident now, of all the processes of one server."""
 
     cpu_seconds: float
     resident_bytes: int
     processes: int
 
 
-def session_cost(session: int) -> Cost:
-    """What the processes of a session cost together, the children that they have reaped included.
+def family(leader: int) -> dict[int, list[str]]:
+    """A process, its descendants and the rest of its session: their fields of ``/proc/PID/stat``, by PID.
 
-    A server started with ``start_new_session=True`` leads a session that all its workers belong to. Pages
-    that processes share are counted in each.
+    The fields are those after the name; state, which is field 3 in proc(5), comes first.
     """
-    ticks = pages = processes = 0
-    for fields in _stats():
-        if int(fields[3]) != session:
-            continue
-        processes += 1
-        ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
-        pages += int(fields[21])
-    return Cost(ticks / _TICK, pages * _PAGE, processes)
+    everyone = dict(_stats())
+    members = {pid for pid, fields in everyone.items() if leader in (pid, int(fields[3]))}
+    while True:
+        children = {pid for pid, fields in everyone.items() if int(fields[1]) in members} - members
+        if not children:
+            return {pid: everyone[pid] for pid in members}
+        members |= children
 
 
-def _stats() -> Iterator[list[str]]:
-    """The fields of ``/proc/PID/stat`` after the name, for every process (in proc(5), state is field 3)."""
+def survivors(members: dict[int, list[str]]) -> set[int]:
+    """Which of these processes still run: those whose PID still has the same start time."""
+    everyone = dict(_stats())
+    return {pid for pid, fields in members.items() if pid in everyone and everyone[pid][19] == fields[19]}
+
+
+def family_cost(leader: int) -> Cost:
+    """What a server and all its processes cost together, the children that they have reaped included.
+
+    Pages that processes share are counted in each.
+    """
+    members = family(leader).values()
+    ticks = sum(sum(map(int, fields[11:15])) for fields in members)  # utime, stime, cutime, cstime
+    pages = sum(int(fields[21]) for fields in members)
+    return Cost(ticks / _TICK, pages * _PAGE, len(members))
+
+
+def _stats() -> Iterator[tuple[int, list[str]]]:
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
@@ -49,7 +63,7 @@ def _stats() -> Iterator[list[str]]:
             text = (entry / "stat").read_text()
         except OSError:  # it ended meanwhile
             continue
-        yield text.rpartition(")")[2].split()
+        yield int(entry.name), text.rpartition(")")[2].split()
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import yaml
 from load import Target
-from measure import now
+from measure import family, now, survivors
 
 PEERS = Path(__file__).resolve().parent / ".peers"
 CLIENT_KEY = "tg-bench-key"
-START_SECONDS = 90.0
+START_SECONDS, STOP_SECONDS = 90.0, 8.0
 
 
 class PeerUnavailable(Exception):
@@ -90,7 +90,7 @@ class Peer:
         """Install the peer into its own folder; raises PeerUnavailable."""
         if self.installed() or not self.installable:
             return
-        folder = PEERS / self.name
+        folder = PEERS / self.name.removesuffix("-openai")
         folder.mkdir(parents=True, exist_ok=True)
         if self.npm:
             commands = [
@@ -126,7 +126,7 @@ def free_port() -> int:
 
 
 class Running:
-    """A started peer, alone in its session so that all its processes can be weighed and ended together."""
+    """A started peer, whose processes are weighed and ended together."""
 
     def __init__(self, peer: Peer, setting: Setting) -> None:
         self.peer = peer
@@ -152,8 +152,8 @@ class Running:
             )
 
     @property
-    def session(self) -> int:
-        """The session that the peer's processes belong to."""
+    def pid(self) -> int:
+        """The process that was started; it leads a session of its own."""
         return self._process.pid
 
     @property
@@ -175,15 +175,16 @@ class Running:
         raise PeerUnavailable(f"not ready after {START_SECONDS:.0f} s: {reason}; {self._last_words()}")
 
     def stop(self) -> None:
-        """End every process of the session."""
-        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        """End every process, gently first."""
+        before = family(self.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=STOP_SECONDS)
+        for pid in survivors(before):  # workers in sessions of their own may outlive their parent
             with suppress(ProcessLookupError):
-                os.killpg(self.session, number)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=patience)
-                if number == signal.SIGTERM:
-                    continue  # the leader is gone; its children, if any are left, go next
-                return
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def _try_once(self) -> str:
         _, _, body = self.target.request(stream=False).partition(b"\r\n\r\n")
@@ -259,6 +260,11 @@ def _smg(setting: Setting, binary: Path) -> Launch:
             *["--prometheus-host", "127.0.0.1", "--prometheus-port", str(setting.spare_port)],
         ],
     )
+
+
+def _smg_openai(setting: Setting, binary: Path) -> Launch:
+    # The default is to balance over inference servers; this forwards to providers, with the client's key.
+    return Launch([*_smg(setting, binary).argv, "--backend", "openai"])
 
 
 def _vllm_router(setting: Setting, binary: Path) -> Launch:
@@ -348,6 +354,14 @@ ALL = [
         requirement="vllm-router==0.1.17",
     ),
     Peer("smg", "smg (Rust)", PEERS / "smg/bin/smg", _pip_version("smg"), _smg, requirement="smg==1.13.0"),
+    Peer(
+        "smg-openai",
+        "smg, openai backend",
+        PEERS / "smg/bin/smg",
+        _pip_version("smg"),
+        _smg_openai,
+        requirement="smg==1.13.0",
+    ),
     TIDEGATE,
     Peer(
         "portkey",

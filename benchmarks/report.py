@@ -210,7 +210,8 @@ def _streams_text(streams: Results) -> str:
         f"{streams['streams']:,} streams at once, a chunk every {streams['chunk_interval_ms']:g} ms: done in "
         f"{streams['seconds']:.1f} s, first byte after {streams['ttft_p50_ms']:.0f} ms (median) and "
         f"{streams['ttft_p99_ms']:.0f} ms (99th percentile), against {streams['direct_ttft_p50_ms']:.0f} and "
-        f"{streams['direct_ttft_p99_ms']:.0f} ms without a gateway; peak {streams['resident_peak_mib']:.0f} MiB."
+        f"{streams['direct_ttft_p99_ms']:.0f} ms without a gateway; "
+        f"peak memory {streams['resident_peak_mib']:.0f} MiB."
     )
 
 

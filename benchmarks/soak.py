@@ -13,7 +13,7 @@ from pathlib import Path
 import peers
 import uvloop
 from load import Generator, Target
-from measure import pinned, session_cost
+from measure import family_cost, pinned
 from rig import Rig, cores_from
 
 CONNECTIONS = 32
@@ -72,7 +72,7 @@ def main() -> int:
             running = rig.start(peer)
 
             def resident_mib() -> float:
-                return session_cost(running.session).resident_bytes / 2**20
+                return family_cost(running.pid).resident_bytes / 2**20
 
             with pinned(rig.cores.load):
                 series, generator = uvloop.run(soak(running.target, arguments.requests, resident_mib))

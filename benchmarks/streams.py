@@ -17,7 +17,7 @@ from pathlib import Path
 import peers
 import uvloop
 from load import Answer, Connection, Target, stream_text
-from measure import median, now, percentile, pinned, session_cost
+from measure import family_cost, median, now, percentile, pinned
 from mock_upstream import expected_text
 from rig import Rig, cores_from
 
@@ -80,11 +80,11 @@ def waits_ms(answers: list[Answer]) -> tuple[float, float]:
     return median(waits), percentile(waits, 0.99)
 
 
-async def compare(direct: Target, target: Target, session: int, count: Count) -> dict[str, int]:
+async def compare(direct: Target, target: Target, pid: int, count: Count) -> dict[str, int]:
     """Run the streams without the gateway, then through it, and fill in the count; gives the faults."""
     answers, _ = await every(direct, count.streams)
     count.direct_ttft_p50_ms, count.direct_ttft_p99_ms = waits_ms(answers)
-    watch = asyncio.ensure_future(_watch(session, count))
+    watch = asyncio.ensure_future(_watch(pid, count))
     answers, count.seconds = await every(target, count.streams)
     watch.cancel()
     count.ttft_p50_ms, count.ttft_p99_ms = waits_ms(answers)
@@ -101,10 +101,10 @@ async def compare(direct: Target, target: Target, session: int, count: Count) ->
     return faults
 
 
-async def _watch(session: int, count: Count) -> None:
+async def _watch(pid: int, count: Count) -> None:
     ticking = asyncio.Event()
     while True:
-        resident = session_cost(session).resident_bytes / 2**20
+        resident = family_cost(pid).resident_bytes / 2**20
         count.resident_peak_mib = max(count.resident_peak_mib, resident)
         try:
             async with asyncio.timeout(SAMPLE_SECONDS):
@@ -131,11 +131,11 @@ def main() -> int:
         count = Count(arguments.streams, arguments.chunk_interval_ms, peer.title, peer.describe())
         with Rig(cores_from(arguments), arguments.chunk_interval_ms) as rig:
             running = rig.start(peer)
-            before = session_cost(running.session)
+            before = family_cost(running.pid)
             count.resident_start_mib = before.resident_bytes / 2**20
             with pinned(rig.cores.load):
-                faults = uvloop.run(compare(rig.direct, running.target, running.session, count))
-            count.cpu_seconds = session_cost(running.session).cpu_seconds - before.cpu_seconds
+                faults = uvloop.run(compare(rig.direct, running.target, running.pid, count))
+            count.cpu_seconds = family_cost(running.pid).cpu_seconds - before.cpu_seconds
     except peers.PeerUnavailable as reason:
         print(f"{peer.title}: {reason}", file=sys.stderr)
         return 1
