@@ -31,15 +31,13 @@ class Breaker:
         error: BaseException | None = None
         try:
             async with self._inner(call) as reply:
-                if ticket.trial:
-                    self._health.first_event(ticket, self._clock.now())
+                self._health.first_event(ticket, self._clock.now())
                 yield reply
         except BaseException as exc:
             error = exc
             raise
         finally:
-            complete = reply is not None and reply.complete
-            self._health.settle(ticket, self._clock.now(), error, complete=complete)
+            self._health.settle(ticket, self._clock.now(), error, reply)
 
     def _refusal(self, now: float) -> NoHealthyUpstream:
         report = self._health.report(now)

@@ -25,6 +25,7 @@ from policies.errors import (
 from policies.facts import HealthChanged, UpstreamEjected
 from policies.outlier import EjectionTime, OutlierDetector, OutlierOptions
 from policies.ports import Meter
+from policies.service import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,20 +183,26 @@ class Health:
         return self._trial
 
     def first_event(self, ticket: Ticket, now: float) -> None:
-        """A trial has answered: the next may go, and enough of them bring the upstream back."""
+        """The upstream has answered. After a trial the next may go; enough of them bring it back."""
         if ticket is self._trial:
             self._trial = None
-        if ticket.trial and ticket.epoch == self._epoch and self._state is HealthState.HALF_OPEN:
-            self._passed(now)
+        if ticket.epoch == self._epoch:
+            if self._state is HealthState.CLOSED:
+                self._outlier.answered()
+            elif ticket.trial and self._state is HealthState.HALF_OPEN:
+                self._passed(now)
 
-    def settle(self, ticket: Ticket, now: float, error: BaseException | None, *, complete: bool) -> None:
-        """The call is over. Cancelled, abandoned and throttled calls only give back the trial's place."""
+    def settle(self, ticket: Ticket, now: float, error: BaseException | None, reply: Reply | None) -> None:
+        """The call is over, ``reply`` None when it wasn't answered.
+
+        Cancelled, abandoned and throttled calls only give back the trial's place.
+        """
         if ticket is self._trial:
             self._trial = None
         if ticket.epoch != self._epoch:
             return
         if error is None:
-            if complete and self._state is HealthState.CLOSED:
+            if reply is not None and reply.complete and self._state is HealthState.CLOSED:
                 self._outlier.succeeded(now)
                 self._ejection.healthy(now)
         elif isinstance(error, UpstreamKeyRejected):
@@ -203,7 +210,7 @@ class Health:
         elif isinstance(error, UpstreamQuotaExhausted):
             self._refuse(HealthState.BLOCKED, now, error.retry_after or self._options.quota_recheck, error)
         elif counts_as_failure(error):
-            self._failed(now, type(error).__name__)
+            self._failed(now, type(error).__name__, answered=reply is not None)
 
     # Operators, probes and panic
 
@@ -255,9 +262,9 @@ class Health:
 
     # Transitions
 
-    def _failed(self, now: float, name: str) -> None:
+    def _failed(self, now: float, name: str, *, answered: bool) -> None:
         if self._state is HealthState.CLOSED:
-            why = self._outlier.failed(now)
+            why = self._outlier.failed(now, answered=answered)
             if why is not None:
                 self._eject(now, f"{why} ({name})")
         elif self._early is not None and now < self._early[1]:

@@ -5,6 +5,10 @@ failure percentage). A run of failures finds the dead upstream within a handful 
 of failures over a window finds the one that fails every other call and so never builds a run. The
 time out is Envoy's too: it grows with each ejection, is capped, carries jitter, and falls by one
 step per healthy interval.
+
+A stream has two phases, and each has its own run. Of a server that takes no more connections the
+streams under way still end well, for a minute perhaps; of one that breaks every stream the first
+tokens still come. Neither good news may end the other's run.
 """
 
 import math
@@ -48,7 +52,7 @@ _BUCKETS = 12
 class OutlierDetector:
     """Counts outcomes in a ring of twelve buckets, so that a success costs one addition."""
 
-    __slots__ = ("_bad", "_ok", "_options", "_run", "_stamps", "_width")
+    __slots__ = ("_bad", "_ok", "_openings", "_options", "_stamps", "_streams", "_width")
 
     def __init__(self, options: OutlierOptions) -> None:
         self._options = options
@@ -57,26 +61,34 @@ class OutlierDetector:
 
     def reset(self) -> None:
         """Forget everything, as an ejection does: a returning upstream starts with a clean record."""
-        self._run = 0
+        self._openings = self._streams = 0
         self._stamps = [-1] * _BUCKETS
         self._ok = [0] * _BUCKETS
         self._bad = [0] * _BUCKETS
 
     @property
     def run(self) -> int:
-        """Failures since the last success."""
-        return self._run
+        """Failures in a row, of openings or of streams, whichever are more."""
+        return max(self._openings, self._streams)
+
+    def answered(self) -> None:
+        """A call's first event came."""
+        self._openings = 0
 
     def succeeded(self, now: float) -> None:
-        self._run = 0
+        """A call ended well."""
+        self._streams = 0
         self._ok[self._bucket(now)] += 1
 
-    def failed(self, now: float) -> str | None:
-        """Count a failure; the reason to eject, or None while there is none."""
-        self._run += 1
+    def failed(self, now: float, *, answered: bool) -> str | None:
+        """Count a failure, before or after the first event; the reason to eject, or None."""
+        if answered:
+            self._streams += 1
+        else:
+            self._openings += 1
         self._bad[self._bucket(now)] += 1
-        if self._run >= self._options.consecutive:
-            return f"{self._run} failures in a row"
+        if self.run >= self._options.consecutive:
+            return f"{self.run} failures in a row"
         calls, bad = self.totals(now)
         if calls >= self._options.minimum and bad >= self._options.ratio * calls:
             return f"{bad} of {calls} calls failed within {self._options.window:g} s"

@@ -59,7 +59,7 @@ def guarded(name, script=(("x",),), **facts):
 
 def eject(member, now=0.0):
     for _ in range(5):
-        member.health.settle(member.health.admit(now), now, BROKEN, complete=False)
+        member.health.settle(member.health.admit(now), now, BROKEN, None)
 
 
 def tried(*names):
@@ -115,7 +115,7 @@ def test_accounts_that_share_a_quota_are_full_together():
 def test_nobody_available_says_when():
     blocked = guarded("blocked")
     refusal = UpstreamKeyRejected("no")
-    blocked.health.settle(blocked.health.admit(0), 0, refusal, complete=False)
+    blocked.health.settle(blocked.health.admit(0), 0, refusal, None)
     group, meter = make_group(blocked, plain("full", limits=(Limit(wait=7),)))
     with pytest.raises(NoHealthyUpstream) as refused:
         group.pick(make_call(), 0)

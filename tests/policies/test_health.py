@@ -23,6 +23,7 @@ from policies.errors import (
 from policies.facts import HealthChanged, UpstreamEjected
 from policies.health import Health, HealthOptions, HealthState, counts_as_failure
 from policies.outlier import OutlierOptions
+from policies.service import Reply
 from tests.kit.upstream import RecordingMeter
 
 BROKEN = UpstreamUnavailable("reset")
@@ -36,13 +37,17 @@ def make_health(**options):
     return health, meter
 
 
-def play(health, now, error=None, *, complete=True):
+WHOLE = Reply("up", "m", complete=True)
+PART = Reply("up", "m")
+
+
+def play(health, now, error=None):
     """One call: admitted, answered unless it fails, settled."""
     ticket = health.admit(now)
     assert ticket is not None
     if error is None:
         health.first_event(ticket, now)
-    health.settle(ticket, now, error, complete=complete)
+    health.settle(ticket, now, error, WHOLE if error is None else None)
 
 
 def eject(health, now=0.0):
@@ -150,7 +155,7 @@ def test_what_began_before_an_ejection_counts_no_more():
     play(health, 10)
     play(health, 10)
     for ticket in old:
-        health.settle(ticket, 11, BROKEN, complete=False)
+        health.settle(ticket, 11, BROKEN, None)
     assert health.state(11) is HealthState.CLOSED
 
 
@@ -162,7 +167,7 @@ def test_a_stream_that_breaks_after_its_trial_passed_counts():
         tickets.append(health.admit(10))
         health.first_event(tickets[-1], 10)
     for ticket in tickets:
-        health.settle(ticket, 15, StreamInterrupted("cut"), complete=False)
+        health.settle(ticket, 15, StreamInterrupted("cut"), PART)
     assert health.report(15).ejections == 2
 
 
@@ -196,7 +201,7 @@ def test_draining_takes_no_new_calls_and_lets_the_old_ones_end():
     assert health.admit(1) is None
     assert health.wait(1) == math.inf
     assert health.report(1).next_probe is None
-    health.settle(old, 2, UpstreamKeyRejected("x"), complete=False)
+    health.settle(old, 2, UpstreamKeyRejected("x"), None)
     assert health.state(10**6) is HealthState.DRAINING
     assert not health.probe_now(3)
     health.probed(3, None, proof=True)
@@ -301,7 +306,7 @@ class HealthMachine(RuleBasedStateMachine):
         ticket = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         if error is None or answered:
             self.health.first_event(ticket, self.now)
-        self.health.settle(ticket, self.now, error, complete=error is None)
+        self.health.settle(ticket, self.now, error, WHOLE if error is None else PART if answered else None)
 
     @rule(name=st.sampled_from(["drain", "resume", "probe_now", "panic"]))
     def operate(self, name):

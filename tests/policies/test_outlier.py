@@ -27,12 +27,22 @@ def test_options_that_make_no_sense_are_refused(wrong):
 
 
 def verdicts(outcomes, *, every=0.1, **options):
-    """What is said at each outcome, "+" or "-", ``every`` seconds."""
+    """What is said ``every`` seconds at a failed opening "-", a broken stream "x", an answer "a", a good end
+    "e", or both at once "+"."""
     detector = OutlierDetector(OutlierOptions(**options))
     said = []
     for number, outcome in enumerate(outcomes):
         now = number * every
-        said.append(detector.succeeded(now) if outcome == "+" else detector.failed(now))
+        if outcome == "-":
+            said.append(detector.failed(now, answered=False))
+        elif outcome == "x":
+            said.append(detector.failed(now, answered=True))
+        else:
+            said.append(detector.answered() if outcome == "a" else None)
+            said.append(detector.succeeded(now) if outcome == "e" else None)
+        if outcome == "+":
+            detector.answered()
+            detector.succeeded(now)
     return said
 
 
@@ -44,6 +54,10 @@ def verdicts(outcomes, *, every=0.1, **options):
         ("----+----", None),
         ("+-+-+-+-+-", "5 of 10 calls failed within 60 s"),
         ("+-+-+-+-", None),
+        ("e-e-e-e-e-", "5 failures in a row"),
+        ("axaxaxaxax", "5 failures in a row"),
+        ("-x-x-x-x", None),
+        ("-x-x-x-x-", "5 failures in a row"),
         ("++-++-++-++-++-++-", None),
     ],
 )
@@ -60,9 +74,9 @@ def test_old_failures_are_forgotten():
 def test_a_reset_forgets_all():
     detector = OutlierDetector(OutlierOptions())
     for _ in range(4):
-        detector.failed(0)
+        detector.failed(0, answered=False)
     detector.reset()
-    assert detector.failed(0) is None
+    assert detector.failed(0, answered=False) is None
     assert detector.totals(0) == (1, 1)
 
 
@@ -73,7 +87,7 @@ def test_totals_count_at_least_the_last_55_seconds_and_at_most_60(steps):
     for step, ok in steps:
         now += step
         times.append((now, ok))
-        detector.succeeded(now) if ok else detector.failed(now)
+        detector.succeeded(now) if ok else detector.failed(now, answered=False)
     calls, bad = detector.totals(now)
     for index, total in ((0, calls), (1, bad)):
         chosen = [at for at, ok in times if index == 0 or not ok]

@@ -58,7 +58,7 @@ def probing(check, **options):
 
 def eject(health, now=0.0):
     for _ in range(5):
-        health.settle(health.admit(now), now, UpstreamUnavailable("x"), complete=False)
+        health.settle(health.admit(now), now, UpstreamUnavailable("x"), None)
 
 
 async def run_for(prober, seconds):
@@ -88,7 +88,7 @@ def test_a_recovery_is_found_before_the_ejection_ends():
         for now in (0, 12, 36):  # the third ejection lasts until 66 at the earliest
             health.state(now)
             eject(health, now) if now == 0 else health.settle(
-                health.admit(now), now, UpstreamUnavailable("x"), complete=False
+                health.admit(now), now, UpstreamUnavailable("x"), None
             )
         health._until = 300.0
         await run_for(prober, 113)
