@@ -1,4 +1,4 @@
-"""An upstream that streams OpenAI chunks of a known text, breaks where it is told to, and can take a prefill."""
+"""An upstream that streams OpenAI chunks of a known text, breaks where told to, and can take a prefill."""
 
 import asyncio
 import json
@@ -70,7 +70,6 @@ class ChunkedUpstream:
     fault: Exception | None = None
     prefills: bool = False
     before: Sequence[Event] = ()
-    opening: Exception | None = None
     calls: list[Call] = field(default_factory=list)
     errors: list[BaseException | None] = field(default_factory=list)
     active: int = 0
@@ -84,8 +83,6 @@ class ChunkedUpstream:
         error: BaseException | None = None
         try:
             await asyncio.sleep(0.1)
-            if self.opening is not None:
-                raise self.opening
             reply = Reply(upstream=self.name, model=f"model-of-{self.name}", stream=True)
             async with aclosing(self._events(call, reply)) as events:
                 reply.events = events
