@@ -1,0 +1,63 @@
+# make serve    everything from a bare machine to a running gateway
+# make test     everything from a bare machine to a finished test run
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint format bench docs clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+DOCUMENTED := $(VENV)/.documented
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+ARGS ?=
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(INSTALLED) ## Set up the environment in .venv
+
+serve: $(INSTALLED) ## Start the gateway with the bundled model on 127.0.0.1:8080
+	@$(BIN)/tidegate serve $(ARGS)
+
+test: $(DEVELOPED) ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEVELOPED) ## Check style, types and the import rule
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(DEVELOPED) ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(DEVELOPED) ## Compare with other gateways on this machine
+	@$(BIN)/python benchmarks/compare.py $(ARGS)
+
+docs: $(DOCUMENTED) ## Build the documentation into site/
+	@$(BIN)/mkdocs build --strict
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) site build dist
+
+$(VENV)/bin/python:
+	@echo "tidegate: making $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tidegate needs Python 3.11 or later")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "tidegate: installing (torch is large: the first time takes minutes) ..."
+	@$(PIP) --editable '.[local]'
+	@touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	@echo "tidegate: installing what tests need ..."
+	@$(PIP) --group dev
+	@touch $@
+
+$(DOCUMENTED): $(INSTALLED)
+	@$(PIP) --group docs
+	@touch $@
