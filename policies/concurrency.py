@@ -179,8 +179,8 @@ class ConcurrencyLimit:
             self._throttles = 0
             self._probes = self._probes + 1 if self._probes < self.limit else inf
         self._answers += 1
-        if headroom is not None:
-            self._pacer.told(now, headroom)
+        if headroom is not None and (empty_until := self._pacer.told(now, headroom)) > now:
+            self._hold(now, empty_until)
         if ttft is not None and (congested := self._delay.sample(now, ttft)) is not None:
             peak, self._peak = self._peak, self.inflight
             self._congested = congested
@@ -232,11 +232,16 @@ class ConcurrencyLimit:
             if not retry_after:
                 most = min(self._options.longest_hold_off, self._options.hold_off * 2**self._throttles)
                 retry_after = self._options.hold_off + self._random.uniform(0, most)
+        self._hold(now, now + (retry_after or 0.0))
+        self._held_for = self._held_until - self._held_since
+
+    def _hold(self, now: float, until: float) -> None:
+        """Send nothing until then, and probes at first after it."""
+        if now >= self._held_until:
             self._held_since = now
             self._unanswered = 0
             self._probes = 1
-        self._held_until = max(self._held_until, now + (retry_after or 0.0))
-        self._held_for = self._held_until - self._held_since
+        self._held_until = max(self._held_until, until)
 
     def _move(self, level: float, cause: str) -> None:
         self._level = max(1.0, level)

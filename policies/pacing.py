@@ -45,8 +45,8 @@ class Pacer:
         self._mean_tokens = 0.0
         self.ready_at = 0.0
 
-    def told(self, now: float, headroom: Headroom) -> None:
-        """Take in what a reply said."""
+    def told(self, now: float, headroom: Headroom) -> float:
+        """Take in what a reply said: until when nothing is left, in the past when something is."""
         interval = burst = longest = empty_until = 0.0
         for remaining, reset, each in (
             (headroom.remaining_requests, headroom.reset_requests, 1.0),
@@ -66,7 +66,8 @@ class Pacer:
         self._tolerance = interval * (burst - 1)
         self._valid_until = now + longest
         self._tat = min(self._tat, now + longest)
-        self.ready_at = max(empty_until, self._tat - self._tolerance) if interval else empty_until
+        self.ready_at = self._tat - self._tolerance if interval else 0.0
+        return empty_until
 
     def sent(self, now: float) -> None:
         """Account for an attempt."""
