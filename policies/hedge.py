@@ -5,7 +5,7 @@ Jeffrey Dean and Luiz Barroso, "The Tail at Scale" (CACM 56(2), 2013): a hedged 
 event of a stream is raced, since the rest of an answer takes as long as it is. Hedges draw on the
 same budget as retries and are off under overload, where they would feed it.
 
-The first attempt runs in the caller's own task, so an answer in time costs one timer. The hedge runs
+The first attempt runs in the caller's own task, so an answer in time costs one alarm. The hedge runs
 in a task of its own, which enters and leaves everything that it opened (PEP 789); if it wins, its
 events are handed over one by one and errors are handed back, so that layers inside see them.
 """
@@ -17,12 +17,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from policies.branch import Branch
 from policies.budget import RetryBudget
 from policies.errors import GatewayError
 from policies.facts import Hedged, HedgeFinished
-from policies.ports import Clock, Meter
+from policies.ports import AlarmClock, Meter
 from policies.service import Call, Reply, Service
 
 
@@ -90,99 +92,109 @@ class Hedge:
         *,
         budget: RetryBudget,
         worthwhile: Callable[[Call], bool],
-        clock: Clock,
+        clock: AlarmClock,
         meter: Meter,
     ) -> None:
-        self._inner = inner
+        self.inner = inner
+        self.budget = budget
+        self.worthwhile = worthwhile
+        self.clock = clock
+        self.meter = meter
         self._options = options
-        self._budget = budget
-        self._worthwhile = worthwhile
-        self._clock = clock
-        self._meter = meter
         self._first_events = FirstEvents(options)
 
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         if not call.stream or call.tier not in self._options.tiers:
-            async with self._inner(call) as reply:
+            async with self.inner(call) as reply:
                 yield reply
             return
-        started = self._clock.now()
+        started = self.clock.now()
         delay = self._first_events.delay()
-        async with AsyncExitStack() as stack:
-            if delay is None:
-                reply = await stack.enter_async_context(self._inner(call))
-            else:
-                reply = await self._race(call, delay, stack)
-            self._first_events.record(self._clock.now() - started)
-            yield reply
-
-    async def _race(self, call: Call, delay: float, stack: AsyncExitStack) -> Reply:
-        """The reply whose first event came first; the other one is cancelled."""
-        race = _Race()
-        branch = await stack.enter_async_context(Branch(self._late(call, delay, race), race.interrupt))
-        failure: GatewayError | None = None
-        try:
-            async with race.scope:
-                reply = await stack.enter_async_context(self._inner(call))
-        except TimeoutError:
-            if not race.scope.expired():
-                raise
-        except GatewayError as error:
-            failure = error
-        race.settled = True
-        if failure is None and not race.scope.expired():
-            branch.cancel()
-            self._tell(call, race, branch, "lost")
-            return reply
-        if failure is not None and not race.sent:
-            raise failure
-        try:
-            reply = await branch.opened
-        except GatewayError:
-            self._tell(call, race, branch, "lost")
-            if failure is None:
-                raise
-            raise failure from None
-        self._tell(call, race, branch, "won")
-        return reply
-
-    @asynccontextmanager
-    async def _late(self, call: Call, delay: float, race: "_Race") -> AsyncIterator[Reply]:
-        """The second attempt, unless it isn't wanted when its time has come."""
-        await self._clock.sleep(delay)
-        if not self._worthwhile(call) or not self._budget.withdraw(self._clock.now()):
-            raise _NotWanted
-        race.sent = True
-        self._meter.emit(Hedged(call, delay))
-        async with self._inner(call) as reply:
-            yield reply
-
-    def _tell(self, call: Call, race: "_Race", branch: Branch, outcome: str) -> None:
-        if not race.sent:
+        if delay is None:
+            async with self.inner(call) as reply:
+                self._first_events.record(self.clock.now() - started)
+                yield reply
             return
-        error = branch.failure()
-        self._meter.emit(HedgeFinished(call, outcome if error is None else type(error).__name__))
-
-
-class _NotWanted(Exception):
-    """The hedge was not sent."""
+        async with _Race(self, call, delay) as race, AsyncExitStack() as stack:
+            reply = await race.winner(stack)
+            self._first_events.record(self.clock.now() - started)
+            yield reply
 
 
 class _Race:
-    """The first attempt's opening, which the hedge interrupts when its first event comes first.
+    """One call's two attempts; leaving it closes the second one.
 
-    The scope is an asyncio.timeout without a time: it is only ever cancelled by moving its deadline
-    to the past.
+    The scope around the first attempt's opening is an asyncio.timeout without a time: only the hedge
+    ends it, by moving its deadline to the past.
     """
 
-    __slots__ = ("scope", "sent", "settled")
+    __slots__ = ("_alarm", "_call", "_delay", "_hedge", "_layer", "_scope", "_settled")
 
-    def __init__(self) -> None:
-        self.scope = asyncio.timeout(None)
-        self.sent = False
-        self.settled = False
+    def __init__(self, layer: Hedge, call: Call, delay: float) -> None:
+        self._layer = layer
+        self._call = call
+        self._delay = delay
+        self._scope = asyncio.timeout(None)
+        self._settled = False
+        self._hedge: Branch | None = None
 
-    def interrupt(self) -> None:
-        if not self.settled:
-            self.scope.reschedule(-math.inf)
+    async def __aenter__(self) -> Self:
+        clock = self._layer.clock
+        self._alarm = clock.call_at(clock.now() + self._delay, self._launch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._alarm.cancel()
+        if self._hedge is not None:
+            await self._hedge.__aexit__(kind, error, trace)
+
+    def _launch(self) -> None:
+        """Its time has come: open the second attempt, unless that isn't wanted now."""
+        layer, call = self._layer, self._call
+        if layer.worthwhile(call) and layer.budget.withdraw(layer.clock.now()):
+            layer.meter.emit(Hedged(call, self._delay))
+            self._hedge = Branch(layer.inner(call), self._interrupt)
+
+    def _interrupt(self) -> None:
+        if not self._settled:
+            self._scope.reschedule(-math.inf)
+
+    async def winner(self, stack: AsyncExitStack) -> Reply:
+        """The reply whose first event came first; the other attempt is cancelled."""
+        failure: GatewayError | None = None
+        try:
+            async with self._scope:
+                reply = await stack.enter_async_context(self._layer.inner(self._call))
+        except TimeoutError:
+            if not self._scope.expired():
+                raise
+        except GatewayError as error:
+            failure = error
+        self._alarm.cancel()
+        self._settled = True
+        hedge = self._hedge
+        if hedge is None:
+            if failure is not None:
+                raise failure
+            return reply
+        if failure is None and not self._scope.expired():
+            hedge.cancel()
+            self._tell(hedge, "lost")
+            return reply
+        try:
+            reply = await hedge.opened
+        except GatewayError:
+            self._tell(hedge, "lost")
+            if failure is None:
+                raise
+            raise failure from None
+        self._tell(hedge, "won")
+        return reply
+
+    def _tell(self, hedge: Branch, outcome: str) -> None:
+        error = hedge.failure()
+        name = outcome if error is None else type(error).__name__
+        self._layer.meter.emit(HedgeFinished(self._call, name))

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.clock import LoopClock
 from policies.budget import BudgetOptions, RetryBudget
 from policies.errors import (
     InvalidRequest,
@@ -18,6 +17,7 @@ from policies.errors import (
 )
 from policies.facts import Hedged, HedgeFinished
 from policies.hedge import FirstEvents, Hedge, HedgeOptions
+from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call
 from tests.kit.virtual_time import run_virtual
 
@@ -102,7 +102,7 @@ def hedging(*scripts, budget=AMPLE, worthwhile=lambda call: True, after=1.0, **o
         HedgeOptions(after=after, tiers=frozenset({"pro"}), **options),
         budget=RetryBudget(budget),
         worthwhile=worthwhile,
-        clock=LoopClock(),
+        clock=AlarmLoopClock(),
         meter=meter,
     )
     return service, inner, meter
@@ -309,7 +309,7 @@ def test_a_timeout_inside_the_winner_reaches_the_consumer():
                     raise UpstreamBusy("too long") from None
 
     service, inner, _ = hedging([Wait(60), "a"], ["x", Wait(30), "y"])
-    service._inner = limited = Limited(*inner.upstreams)
+    service.inner = limited = Limited(*inner.upstreams)
     with pytest.raises(UpstreamBusy):
         run_virtual(read(service, pro()))
     assert limited.active == [0, 0]
@@ -323,7 +323,7 @@ def test_an_error_while_closing_the_winner_is_raised():
         raise UpstreamUnavailable("at the end")
 
     service, inner, _ = hedging([Wait(60), "a"], ["x"])
-    service._inner = clumsy
+    service.inner = clumsy
     with pytest.raises(UpstreamUnavailable, match="at the end"):
         run_virtual(read(service, pro()))
 
