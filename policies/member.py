@@ -26,7 +26,7 @@ _UNARY_TOKENS = 32
 
 
 class Gate(Protocol):
-    """Something that an upstream's calls must pass, such as ``ConcurrencyLimit``."""
+    """Something that an upstream's calls must pass, such as ``policies.concurrency.ConcurrencyLimit``."""
 
     def available(self, now: float, /) -> bool:
         """Whether a call may pass now."""
