@@ -126,7 +126,7 @@ def free_port() -> int:
 
 
 class Running:
-    """A started peer, whose processes are weighed and ended together."""
+    """A started peer, whose processes are weighed and ended together; raises PeerUnavailable."""
 
     def __init__(self, peer: Peer, setting: Setting) -> None:
         self.peer = peer
@@ -140,16 +140,19 @@ class Running:
             "LANG": "C.UTF-8",
             **self._launch.environment,
         }
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                self._launch.argv,
-                cwd=setting.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-            )
+        try:
+            with self._errors.open("wb") as errors:
+                self._process = subprocess.Popen(
+                    self._launch.argv,
+                    cwd=setting.folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise PeerUnavailable(f"{self._launch.argv[0]}: {error.strerror}") from error
 
     @property
     def pid(self) -> int:

@@ -4,10 +4,13 @@ The documentation's figures are never typed; they are written between two marks 
 that the programs leave:
 
     python benchmarks/report.py compare.json streams.json soak.json --docs docs/benchmarks.md
+
+A ``--picture`` is drawn, and shown on that page.
 """
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,12 +287,15 @@ def main() -> int:
     files = (arguments.comparison, arguments.streams, arguments.soak)
     comparison, streams, soak = (json.loads(path.read_text()) if path else {} for path in files)
     text = markdown(comparison, streams, soak)
+    if arguments.picture:
+        draw(comparison, arguments.picture)
+    if arguments.docs and arguments.picture:
+        source = os.path.relpath(arguments.picture, arguments.docs.parent)
+        text = f"![CPU per request of each gateway]({source})\n\n{text}"
     if arguments.docs:
         write_docs(arguments.docs, text)
     else:
         print(text)
-    if arguments.picture:
-        draw(comparison, arguments.picture)
     return 1 if any(bar.holds is False for bar in bars(comparison, streams, soak)) else 0
 
 
