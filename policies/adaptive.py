@@ -67,6 +67,10 @@ class AdaptiveConcurrency:
         """Whether a call that enters now is let through."""
         return not self._queue and self._limit.available(now)
 
+    def wait(self, now: float) -> float:
+        """Seconds until a call is probably let through."""
+        return self._limit.wait(now)
+
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         now = self._clock.now()

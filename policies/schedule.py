@@ -19,15 +19,15 @@ _MINUTE = 60
 class Terms:
     """How an upstream is to be used: its share among equals and its fixed limit, where there is one.
 
-    A weight or a limit of 0 leaves it out.
+    A limit of 0 leaves it out.
     """
 
     weight: float = 1.0
     max_concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ValueError("weight must not be negative; 0 leaves the upstream out")
+        if self.weight <= 0:
+            raise ValueError("weight must be above 0; a max_concurrency of 0 leaves the upstream out")
         if self.max_concurrency is not None and self.max_concurrency < 0:
             raise ValueError("max_concurrency must not be negative; 0 leaves the upstream out")
 

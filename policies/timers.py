@@ -11,7 +11,7 @@ and Lauck, "Hashed and Hierarchical Timing Wheels" (1987); an event costs two re
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -52,20 +52,12 @@ class SilenceTimers:
         self._inner = inner
         self._upstream = upstream
         self._options = options
+        self.stall = options.stall
         self.clock = clock
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
-        watch = _Watch(self.clock)
-        stall = self._options.stall
-        try:
-            async with _Opening(self, call, watch) as reply:
-                if stall is not None and reply.stream:
-                    reply.events = _WatchedEvents(self, call, reply.events, watch, stall)
-                yield reply
-        finally:
-            watch.close()
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[Reply]:
+        return _Timed(self, call)
 
     def open(self, call: Call) -> AbstractAsyncContextManager[Reply]:
         return self._inner(call)
@@ -85,7 +77,7 @@ class SilenceTimers:
 
 
 class _Watch:
-    """Cancels the task that waits when its deadline passes. As ``asyncio.timeout``, but reusable."""
+    """Cancels the task that waits when its deadline passes: ``asyncio.timeout`` for many waits."""
 
     __slots__ = ("_alarm", "_alarm_at", "_cancelling", "_clock", "_deadline", "_expired", "_task")
 
@@ -135,35 +127,39 @@ class _Watch:
             self._task.cancel()
 
 
-class _Opening:
-    """Enters the inner service under the watch and leaves it without."""
+class _Timed:
+    """A reply under the timers; written out, since a generator would cost as much as the timers do."""
 
     __slots__ = ("_call", "_inner", "_timers", "_watch")
 
-    def __init__(self, timers: SilenceTimers, call: Call, watch: _Watch) -> None:
+    def __init__(self, timers: SilenceTimers, call: Call) -> None:
         self._timers = timers
         self._call = call
-        self._watch = watch
+        self._watch = _Watch(timers.clock)
         self._inner = timers.open(call)
 
     async def __aenter__(self) -> Reply:
-        timer, limit = self._timers.opening_limit(self._call)
-        if limit is None:
-            return await self._inner.__aenter__()
-        watch = self._watch
-        watch.begin(self._timers.clock.now() + limit)
+        timers, watch = self._timers, self._watch
+        timer, limit = timers.opening_limit(self._call)
+        if limit is not None:
+            watch.begin(timers.clock.now() + limit)
         try:
             reply = await self._inner.__aenter__()
         except BaseException as error:
-            if watch.end() and isinstance(error, asyncio.CancelledError):
-                raise self._timers.expired(self._call, timer, limit) from None
+            ours = watch.end()
+            watch.close()
+            if ours and limit is not None and isinstance(error, asyncio.CancelledError):
+                raise timers.expired(self._call, timer, limit) from None
             raise
         watch.end()
+        if reply.stream and timers.stall is not None:
+            reply.events = _WatchedEvents(timers, self._call, reply.events, watch)
         return reply
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        self._watch.close()
         return await self._inner.__aexit__(kind, error, trace)
 
 
@@ -173,13 +169,13 @@ class _WatchedEvents:
     __slots__ = ("_call", "_clock", "_events", "_left", "_limit", "_timers", "_watch")
 
     def __init__(
-        self, timers: SilenceTimers, call: Call, events: AsyncIterator[Event], watch: _Watch, limit: float
+        self, timers: SilenceTimers, call: Call, events: AsyncIterator[Event], watch: _Watch
     ) -> None:
         self._timers = timers
         self._call = call
         self._events = events
         self._watch = watch
-        self._limit = self._left = limit
+        self._limit = self._left = timers.stall or 0.0
         self._clock = timers.clock
 
     def __aiter__(self) -> "_WatchedEvents":

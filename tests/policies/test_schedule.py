@@ -114,7 +114,7 @@ def test_the_terms_are_worked_out_once_a_minute(monkeypatch):
         lambda: Window(time(1), time(2, tzinfo=UTC), DAY),
         lambda: Window(time(1), time(2), DAY, days=frozenset()),
         lambda: Window(time(1), time(2), DAY, days=frozenset({7})),
-        lambda: Terms(weight=-1),
+        lambda: Terms(weight=0),
         lambda: Terms(max_concurrency=-1),
     ],
 )

@@ -30,9 +30,7 @@ def test_an_upstream_that_refuses_most_is_spared_and_returned_to():
     seen = demand(ratio, Random(1))
     during, after = share_sent(seen, 450, 600), share_sent(seen, 720, 900)
     back = next(at for at in range(600, 900) if share_sent(seen, at, at + 10) > 0.95)
-    tell(
-        f"throttle: sent of the demand {during:.2f} in the overload, {after:.2f} after; back at {back - 600} s"
-    )
+    tell(f"throttle: sent {during:.2f} in the overload, {after:.2f} after it; all again in {back - 600} s")
     assert during <= 0.60
     assert after >= 0.99
     assert share_sent(seen, 0, 300) == 1
