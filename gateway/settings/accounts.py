@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
 
-from gateway.settings.base import Number, Secret, Section, Whole
+from gateway.settings.base import Number, Secret, Section, Text, Whole
 from gateway.settings.presets import Preset, presets
 from gateway.settings.problems import Fault, faulty, nearest
+from gateway.settings.upkeep import Probe, Schedule
 
 LOCAL = "local"
 
@@ -60,13 +61,22 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
 class Provider(Section):
-    """One account at a remote provider. `weight` is its share among equals, relative to theirs."""
+    """One account at a remote provider.
+
+    `weight` is its share among equals, relative to theirs; a lower `priority` goes first where a route
+    balances by it. `max_concurrency` is never exceeded. Accounts that name the same `quota` share it.
+    """
 
     preset: str
     base_url: Annotated[str, AfterValidator(_base_url)] | None = None
     api_key: Secret | None = None
     api_keys: Annotated[tuple[Secret, ...], Field(min_length=1)] | None = None
     weight: Number = Field(default=1.0, gt=0, allow_inf_nan=False)
+    priority: Whole = Field(default=0, ge=0)
+    max_concurrency: Whole | None = Field(default=None, ge=1)
+    quota: Text | None = None
+    schedule: Schedule | None = None
+    probe: Probe = Probe()
     headers: Mapping[HeaderName, Secret] = Field(default_factory=dict)
 
     @property

@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gateway.settings.base import Section
-from gateway.settings.units import Duration
+from gateway.settings.base import Section, Text, Whole
+from gateway.settings.units import Duration, Share, duration
 
 ASKED = "*"
+P95 = "p95"
+
+Strategy = Literal["latency", "weighted", "least-busy", "cheapest", "priority", "affinity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,10 @@ def _step(value: Any) -> Any:
     return [value] if isinstance(value, str | Target) else value
 
 
+def _delay(value: Any) -> float | None:
+    return None if value is None or value == P95 else duration(value)
+
+
 Step = Annotated[
     tuple[Annotated[Target, BeforeValidator(_target)], ...],
     BeforeValidator(_step),
@@ -50,10 +57,31 @@ Route = Annotated[tuple[Step, ...], Field(min_length=1)]
 
 
 class Timeouts(Section):
-    """Seconds. `connect` bounds reaching one upstream, `total` the whole call with all its attempts."""
+    """Seconds. `connect` bounds reaching one upstream, `total` the whole call with all its attempts.
+
+    `first_token` and `stall` are for streams: the wait for the first content, and between two parts of
+    it. `unary` is for whole bodies, where the first token can't be seen.
+    """
 
     connect: Duration = Field(default=5.0, gt=0)
+    first_token: Duration = Field(default=30.0, gt=0)
+    stall: Duration = Field(default=30.0, gt=0)
+    unary: Duration = Field(default=300.0, gt=0)
     total: Duration = Field(default=600.0, gt=0)
+
+
+class Retries(Section):
+    """`attempts` counts the first one too; `budget` bounds retries and hedges by the traffic."""
+
+    attempts: Whole = Field(default=3, ge=1)
+    budget: Share = 0.1
+
+
+class Hedge(Section):
+    """A second attempt for a late first token: `after` seconds, or None at the 95th percentile."""
+
+    after: Annotated[float | None, BeforeValidator(_delay)] = None
+    tiers: Annotated[tuple[Text, ...], Field(min_length=1)]
 
 
 class Model(Section):
@@ -63,5 +91,8 @@ class Model(Section):
     """
 
     route: Route
+    balance: Strategy = "latency"
     timeouts: Timeouts = Timeouts()
-    balance: Literal["weighted"] = "weighted"
+    retries: Retries = Retries()
+    hedge: Hedge | None = None
+    on_stream_break: Literal["rescue", "error"] = "rescue"

@@ -60,3 +60,4 @@ def percent(text: object) -> float:
 
 Duration = Annotated[float, BeforeValidator(duration)]
 Size = Annotated[int, BeforeValidator(size)]
+Share = Annotated[float, BeforeValidator(percent)]

@@ -5,8 +5,9 @@ import pytest
 
 from gateway.settings import Settings, load
 from gateway.settings.accounts import LocalProvider, Provider
-from gateway.settings.routes import Model, Timeouts
+from gateway.settings.routes import Model, Retries, Timeouts
 from gateway.settings.schema import Admin, DeclaredKey, Observability, Server
+from gateway.settings.upkeep import Probe, Window
 
 PAGE = (Path(__file__).parents[3] / "docs/configuration.md").read_text(encoding="utf-8")
 TABLES = re.findall(r"^\| key \| default \| meaning \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
@@ -16,11 +17,16 @@ SECTIONS = [
     (Server, {}),
     (Admin, {}),
     (Provider, {"preset": "vllm"}),
+    (Window, {"from": "01:00", "to": "02:00"}),
+    (Probe, {}),
     (LocalProvider, {"preset": "local"}),
     (Model, {"route": ["a/b"]}),
     (DeclaredKey, {"name": "n", "key": "k", "tenant": "t"}),
     (Observability, {}),
 ]
+
+
+GROUPS = {"timeouts": Timeouts, "retries": Retries}
 
 
 def rows(table):
@@ -42,9 +48,12 @@ def test_every_section_has_its_heading():
 @pytest.mark.parametrize(("at", "section", "least"), [(at, *each) for at, each in enumerate(SECTIONS)])
 def test_every_key_is_there_with_its_default(at, section, least):
     told = rows(TABLES[at])
-    keys = set(section.model_fields) - ({"preset"} if section is LocalProvider else set())
+    keys = {field.alias or name for name, field in section.model_fields.items()}
+    if section is LocalProvider:
+        keys -= {"preset"}
     if section is Model:
-        keys = keys - {"timeouts"} | {f"timeouts.{key}" for key in Timeouts.model_fields}
+        keys -= set(GROUPS)
+        keys |= {f"{name}.{key}" for name, group in GROUPS.items() for key in group.model_fields}
     assert set(told) == keys
     usual = section.model_validate(least)
     for key, default in told.items():

@@ -162,9 +162,27 @@ BAD_FILES = {
         "models:\n  a:\n    route: local/x\n",
         "3: models.a.route: must be a list",
     ),
-    "a balance of a later release": (
-        "models:\n  a:\n    route: [local/x]\n    balance: latency\n",
-        "4: models.a.balance: must be 'weighted'",
+    "an unknown balance": (
+        "models:\n  a:\n    route: [local/x]\n    balance: fastest\n",
+        (
+            "4: models.a.balance: must be 'latency', 'weighted', 'least-busy', 'cheapest', 'priority' or"
+            " 'affinity'"
+        ),
+    ),
+    "a token probe without a budget": (
+        "providers:\n  a: {preset: vllm, probe: {kind: token}}\nmodels: {m: {route: [a/x]}}\n",
+        "2: providers.a.probe.paid_per_hour: missing; a token probe costs money, say how many an hour may",
+    ),
+    "a time zone that isn't": (
+        (
+            "providers:\n  a:\n    preset: vllm\n    schedule:\n      zone: Mars/Base\n"
+            "      windows: [{from: '01:00', to: '02:00'}]\nmodels: {m: {route: [a/x]}}\n"
+        ),
+        "5: providers.a.schedule.zone: must be a time zone such as UTC or Asia/Shanghai",
+    ),
+    "a budget that is no share": (
+        "models:\n  a:\n    route: [local/x]\n    retries: {budget: 3}\n",
+        "4: models.a.retries.budget: must be a percentage, such as 10%",
     ),
     "two problems on one line": (
         "models:\n  a:\n    route: [local/x]\n    timeouts: {conect: 5s, total: 0s}\n",
