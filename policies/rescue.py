@@ -9,7 +9,8 @@ delivered text is a prefix, and somebody goes on from it. Two ways, in this orde
   where tools or a response format are asked for, since the prefill would take part in them.
 - restart: the same call is made again, and its answer is held back while it reproduces what was
   delivered. If it does, the whole answer is exactly the second one, so this is safe for any body.
-  If it says something else, it is dropped.
+  If it says something else, it is dropped; a second restart is worth its prompt only where the same
+  call gives the same text (temperature 0 or a seed).
 
 Otherwise the stream ends with ``StreamInterrupted``. What can't be cut is never carried on: a tool
 call that was half delivered, several choices, log probabilities, reasoning without text after it.
@@ -28,7 +29,7 @@ from policies.errors import DeadlineExceeded, GatewayError, StreamInterrupted, U
 from policies.facts import StreamRescued
 from policies.ports import Meter
 from policies.service import Call, Event, Reply, Service
-from policies.splice import Diverged, Splice, Transcript, may_continue, may_rescue, with_prefill
+from policies.splice import Diverged, Splice, Transcript, may_continue, may_rescue, repeatable, with_prefill
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class _Stream:
         self._transcript = Transcript(call)
         self._splice: Splice | None = None
         self._way = ""
+        self._prefilled = False
         self._opened: AbstractAsyncContextManager[Reply] | None = None
 
     async def __aenter__(self) -> Self:
@@ -143,14 +145,21 @@ class _Stream:
         """Close the open reply; its layers see what it failed with. Another text is no failure of it."""
         try:
             if isinstance(failure, Diverged):
-                self._tell("diverged")
-                self._continuing = None
+                self._diverged()
                 await self.__aexit__(None, None, None)
             else:
                 self._failure = failure
                 await self.__aexit__(type(failure), failure, failure.__traceback__)
         except GatewayError:
             return
+
+    def _diverged(self) -> None:
+        """The new reply says something else: at least the way that led there isn't taken again."""
+        self._tell("diverged")
+        if self._prefilled:
+            self._continuing = None
+        elif not repeatable(self._call):
+            self._left = 0
 
     async def _take_over(self) -> None:
         """Open a reply that carries the answer on, or raise ``StreamInterrupted``."""
@@ -169,7 +178,7 @@ class _Stream:
                 raise
             except (GatewayError, Diverged):
                 continue
-            self._splice, self._way = splice, way
+            self._splice, self._way, self._prefilled = splice, way, bool(prefix)
             self._current, self._source = current, current.events
             self.reply.upstream, self.reply.model = current.upstream, current.model
             return

@@ -181,6 +181,11 @@ def may_continue(call: Call) -> bool:
     return isinstance(messages, list) and bool(messages) and messages[-1].get("role") != "assistant"
 
 
+def repeatable(call: Call) -> bool:
+    """Whether the caller asked for what the same model would say again."""
+    return call.body.get("temperature") == 0 or call.body.get("seed") is not None
+
+
 def with_prefill(call: Call, prefix: str, tokens: int) -> Call:
     """The call whose answer goes on from ``prefix``, which is ``tokens`` long; it shares the history.
 
