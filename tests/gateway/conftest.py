@@ -1,0 +1,26 @@
+"""One faulty upstream and one gateway in front of it, for all tests that don't break them."""
+
+import pytest
+
+from tests.kit import processes
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory):
+    with processes.faulty_upstream(tmp_path_factory.mktemp("upstream")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway(upstream, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gateway")
+    origins = {"origins": ["https://app.example.com"]}
+    config = processes.settings(upstream.url, folder / "keys.db", server={"cors": origins})
+    with processes.gateway(folder, config) as running:
+        yield running
+
+
+@pytest.fixture
+def client(gateway):
+    with gateway.client() as opened:
+        yield opened
