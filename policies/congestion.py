@@ -17,7 +17,7 @@ class CongestionOptions:
     """A window closes after both ``samples`` and ``window`` seconds.
 
     It shows congestion when its median exceeds ``tolerance`` times the least median of the last
-    ``memory`` seconds. A low tolerance takes noise for a queue: at 1.5 half of the windows of an
+    ``memory`` seconds. A low tolerance takes noise for a queue: at 1.5 two thirds of the windows of an
     idle upstream would.
     """
 
