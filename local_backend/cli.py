@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="float32 is exact; bfloat16 is faster where the hardware has it, which is what auto looks for",
     )
-    serve.add_argument("--threads", type=_positive, help="CPU threads for the model (all cores)")
+    serve.add_argument("--threads", type=_positive, help="CPU threads for the model (all cores but one)")
     serve.add_argument(
         "--max-concurrency", type=_positive, default=8, help="answers generated at once (%(default)s)"
     )

@@ -23,7 +23,7 @@ from local_backend.serve.metrics import Metrics
 from local_backend.serve.openai import Service, build_app
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights import deepseek_io
-from local_backend.weights.load import load_config, load_model
+from local_backend.weights.load import activation_dtype, load_config, load_model
 from local_backend.weights.prepare import ModelFolder, prepare_model
 from local_backend.weights.progress import StderrProgress
 
@@ -54,7 +54,7 @@ def serve(options: ServeOptions, sock: socket.socket) -> None:
     dtype = choose_dtype(options.dtype, device)
     folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
     configure_logging()
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(options.threads or default_threads())
     service = build_service(folder, options, device, dtype)
     facts = {
         "device": str(device),
@@ -72,7 +72,8 @@ def build_service(
     config = load_config(folder.path)
     max_length = _max_length(config, options.max_length)
     model = load_model(folder.path, max_length, device, dtype)
-    cache = LatentCache(config, options.max_concurrency, max_length, device, dtype)
+    cached = activation_dtype(device, dtype)
+    cache = LatentCache(config, options.max_concurrency, max_length, device, cached)
     engine_options = EngineOptions(
         max_concurrency=options.max_concurrency,
         max_queue=options.max_queue,
@@ -109,6 +110,14 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         name = "bfloat16" if native else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def default_threads() -> int:
+    """One core fewer than there are, for the HTTP side and the gateway.
+
+    Torch's threads wait for each other at every product, so one of them that shares its core stalls all.
+    """
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _max_length(config: DeepseekConfig, wanted: int | None) -> int:

@@ -1,7 +1,6 @@
 """The whole decoder: embedding, layers of MLA and MoE, final norm and output matrix."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from local_backend.model.config import DeepseekConfig
@@ -49,7 +48,7 @@ class DeepseekV3(nn.Module):
                 DecoderLayer(config, index) for index in range(config.num_hidden_layers)
             )
             self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim, max_length, device)
 
     def forward(
@@ -71,4 +70,5 @@ class DeepseekV3(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [.., hidden_size] -> float32 [.., vocab_size]."""
-        return F.linear(hidden, self.lm_head.weight).float()
+        logits: Tensor = self.lm_head(hidden).float()
+        return logits

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from local_backend.errors import WeightsError
-from local_backend.kernels import cpu_int4
+from local_backend.kernels.cpu_head import CpuHead
+from local_backend.kernels.cpu_int4 import CpuProjection
 from local_backend.model.config import DeepseekConfig
 from local_backend.model.linear import Projection
 from local_backend.model.model import DeepseekV3
@@ -20,29 +21,37 @@ def load_config(folder: Path) -> DeepseekConfig:
     return DeepseekConfig.from_dict(read_json(folder / CONFIG))
 
 
-def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch.dtype) -> DeepseekV3:
-    """Read the weights of `folder` into a model in `dtype` on `device`; the router stays in float32.
+def activation_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of hidden states and of the cache: on a CPU only the big products run in less than float32."""
+    return torch.float32 if device.type == "cpu" else dtype
 
-    On a CPU in bfloat16, matrices that four bits hold exactly are packed so. Raises WeightsError when a tensor is
-    missing or of the wrong shape.
+
+def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch.dtype) -> DeepseekV3:
+    """Read the weights of `folder` into a model on `device`, with the big products in `dtype`.
+
+    The router is always float32. Raises WeightsError when a tensor is missing or of the wrong shape.
     """
     config = load_config(folder)
     model = DeepseekV3(config, max_length, device)
-    pack = dtype == torch.bfloat16 and device.type == "cpu" and cpu_int4.is_available()
+    activations = activation_dtype(device, dtype)
+    reduce = device.type == "cpu" and dtype == torch.bfloat16
     with Checkpoint(folder) as checkpoint:
         for index, layer in enumerate(model.layers):
             _fill(layer, dict(_layer_tensors(checkpoint, config, index)))
-            if pack:
-                _pack(layer)
-            _place(layer, device, dtype)
-        outer: dict[str, nn.Module] = {"model.embed_tokens": model.embed_tokens, "model.norm": model.norm}
-        if not config.tie_word_embeddings:
-            outer["lm_head"] = model.lm_head
-        for name, module in outer.items():
-            _fill(module, {"weight": checkpoint[f"{name}.weight"]})
-            _place(module, device, dtype)
-    if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight
+            _place(layer, device, activations)
+            if reduce:
+                _reduce(layer)
+        _fill(model.embed_tokens, {"weight": checkpoint["model.embed_tokens.weight"]})
+        _fill(model.norm, {"weight": checkpoint["model.norm.weight"]})
+        _place(model.embed_tokens, device, activations)
+        _place(model.norm, device, activations)
+        if config.tie_word_embeddings:
+            _fill(model.lm_head, {"weight": model.embed_tokens.weight})
+        else:
+            _fill(model.lm_head, {"weight": checkpoint["lm_head.weight"]})
+            _place(model.lm_head, device, activations)
+    if reduce:
+        model.lm_head = CpuHead(model.lm_head.weight.detach())
     return model.eval().requires_grad_(False)
 
 
@@ -83,16 +92,6 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         raise WeightsError(f"the checkpoint does not fit its config.json: {error}") from error
 
 
-def _pack(layer: nn.Module) -> None:
-    """Replace the projections that four bits hold exactly."""
-    for parent in list(layer.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Projection):
-                packed = cpu_int4.Int4Projection.from_weight(child.weight, child.bias)
-                if packed is not None:
-                    setattr(parent, name, packed)
-
-
 def _place(root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     for module in root.modules():
         wanted = torch.float32 if isinstance(module, Router) else dtype
@@ -100,3 +99,15 @@ def _place(root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(device, wanted)
         for buffer in module.buffers(recurse=False):
             buffer.data = buffer.data.to(device)
+
+
+def _reduce(layer: nn.Module) -> None:
+    """Give the CPU's kernels the projections of a layer."""
+    for parent in list(layer.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Projection):
+                setattr(parent, name, CpuProjection(child.weight.detach(), _detached(child.bias)))
+
+
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()
