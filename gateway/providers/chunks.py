@@ -20,13 +20,13 @@ def read_usage(body: dict[str, Any]) -> Usage | None:
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return None
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
+    prompt = usage.get("prompt_tokens_details")
+    completion = usage.get("completion_tokens_details")
     return Usage(
-        input=usage.get("prompt_tokens") or 0,
-        output=usage.get("completion_tokens") or 0,
-        cached_input=prompt.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,
-        reasoning=completion.get("reasoning_tokens") or 0,
+        input=_count(usage, "prompt_tokens"),
+        output=_count(usage, "completion_tokens"),
+        cached_input=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
+        reasoning=_count(completion, "reasoning_tokens"),
     )
 
 
@@ -44,8 +44,14 @@ def read_chunk(data: bytes, chunk: dict[str, Any]) -> Event:
             content = content or any(delta.get(field) for field in _DELTA_CONTENT)
         if added:
             content = True
-            if not choice.get("index"):
+            if not choice.get("index") and isinstance(added, str):
                 text = added
         finish_reason = choice.get("finish_reason") or finish_reason
     usage = read_usage(chunk) if chunk.get("usage") else None
     return Event(data, content, text, finish_reason, usage)
+
+
+def _count(counts: object, name: str) -> int:
+    """A token count, 0 where there is none: what an upstream sends in its place must break no answer."""
+    value = counts.get(name) if isinstance(counts, dict) else None
+    return int(value) if isinstance(value, int | float) and value > 0 else 0

@@ -33,13 +33,13 @@ _BUSY_STATUSES = {HTTPStatus.SERVICE_UNAVAILABLE, 529}
 _KEY_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
 _TRANSIENT_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY}
 _CALLERS_STATUSES = range(400, 500)
-_ERROR_STATUSES = range(400, 600)
+_STATUS_BY_CODE = {str(status): status for status in range(400, 600)}
 
 
 def from_exception(upstream: str, error: Exception) -> UpstreamError:
     """Class a failure to connect, send or read the head of the answer."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    if isinstance(cause, TimeoutError):
+    if isinstance(error, httpx.TimeoutException) or isinstance(cause, TimeoutError):
         return UpstreamTimeout(f"{upstream}: no connection in time.")
     if isinstance(cause, aiohttp.ClientConnectorError):
         return UpstreamUnavailable(f"{upstream}: can't connect.")
@@ -74,9 +74,7 @@ def from_response(
 def from_error_in_ok(upstream: str, error: object) -> UpstreamError:
     """Class an error that came with status 200, in a body or in a stream."""
     code = error.get("code") if isinstance(error, dict) else None
-    status = int(code) if isinstance(code, int | str) and str(code).isdigit() else HTTPStatus.BAD_GATEWAY
-    if status not in _ERROR_STATUSES:
-        status = HTTPStatus.BAD_GATEWAY
+    status = _STATUS_BY_CODE.get(str(code), HTTPStatus.BAD_GATEWAY)
     return from_response(upstream, status, (), orjson.dumps({"error": error}), 0.0)
 
 

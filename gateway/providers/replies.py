@@ -133,14 +133,14 @@ class _ChunkStream:
         try:
             chunk = orjson.loads(data)
             error = chunk.get("error")
+            if error:
+                self._fail_with_error_object(error)
+                return
             event = read_chunk(data, chunk)
+            self._note(event, chunk.get("choices") or ())
         except (orjson.JSONDecodeError, AttributeError, TypeError):
             self._fail("the stream held a malformed chunk")
             return
-        if error:
-            self._fail_with_error_object(error)
-            return
-        self._note(event, chunk.get("choices") or ())
         self._pending.append(event)
 
     def _note(self, event: Event, choices: Sequence[dict[str, Any]]) -> None:
