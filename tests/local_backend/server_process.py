@@ -1,0 +1,79 @@
+"""A model server in a process of its own, on a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+
+ROOT = Path(__file__).parents[2]
+_START_SECONDS = 90
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class ServerProcess:
+    """`python -m local_backend serve` as a context manager; ready when entered, gone when left."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._arguments = [*arguments, "--threads", "1", "--parent-pid", str(os.getpid())]
+
+    def __enter__(self) -> "ServerProcess":
+        command = [sys.executable, "-m", "local_backend", "serve", "--port", str(self.port), *self._arguments]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise RuntimeError(f"the server did not start: {self.process.communicate()[1]}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = 30) -> tuple[int, str]:
+        """The exit code and everything that was logged."""
+        logged = self.process.communicate(timeout=timeout)[1]
+        return self.process.returncode, logged
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=60)
+
+    def metric(self, name: str) -> float:
+        for line in httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        raise AssertionError(f"no metric {name}")
+
+    def wait_for_open(self, count: int, timeout: float = 30) -> None:
+        """Wait until exactly `count` sequences are open; fails when that never happens."""
+        deadline = time.monotonic() + timeout
+        while (found := self.metric("tidegate_local_open_sequences")) != count:
+            assert time.monotonic() < deadline, f"{found} sequences are open, expected {count}"
+            time.sleep(0.02)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=60, trust_env=False)
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
