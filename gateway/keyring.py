@@ -14,6 +14,7 @@ class Keyring:
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
+        self._stored: dict[str, Key] = {}
         self._declared: dict[str, Key] = {}
         self._by_digest: dict[str, Key] = {}
         self._revision = -1
@@ -34,16 +35,15 @@ class Keyring:
         if admin_secret is not None:
             digest = digest_of(admin_secret)
             found.append(Key(id="declared:admin", name="admin", digest=digest, tenant="", role=Role.OWNER))
-        stored = [key for digest, key in self._by_digest.items() if digest not in self._declared]
         self._declared = {key.digest: key for key in found}
-        self._by_digest = {key.digest: key for key in [*stored, *found]}
+        self._by_digest = self._stored | self._declared
 
     async def refresh(self) -> None:
         """Read the stored keys again if any has changed since the last time."""
         revision = await self._store.revision()
         if revision != self._revision:
-            stored = {key.digest: key for key in await self._store.list()}
-            self._by_digest = stored | self._declared
+            self._stored = {key.digest: key for key in await self._store.list()}
+            self._by_digest = self._stored | self._declared
             self._revision = revision
 
     def identify(self, secret: str | None, wall_time: float, role: Role = Role.CLIENT) -> Key:

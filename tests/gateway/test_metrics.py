@@ -1,0 +1,83 @@
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.metrics import Metrics
+from policies.facts import AttemptFinished, CallFinished, CallRefused, CallStarted, RetryRefused
+from policies.service import Attempt, Operation, Usage
+from tests.kit.upstream import make_call
+
+
+@pytest.fixture
+def metrics(monkeypatch):
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    return Metrics()
+
+
+def samples(metrics):
+    families = text_string_to_metric_families(metrics.expose().decode())
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def value(metrics, name, **labels):
+    return samples(metrics).get((name, frozenset(labels.items())))
+
+
+def finished(call, outcome="ok", usage=None, first_event=0.5):
+    return CallFinished(call, outcome, 2.0, first_event, usage, "up", "m")
+
+
+def test_a_call_from_its_start_to_its_end(metrics):
+    call = make_call(route="gpt-*", model="gpt-5")
+    call.attempts.append(Attempt("up", "gpt-5", "ok", 2.0, 0.4))
+    metrics.emit(CallStarted(call))
+    assert value(metrics, "tidegate_inflight_requests", operation="chat") == 1
+    metrics.emit(finished(call, usage=Usage(10, 20)))
+    assert value(metrics, "tidegate_inflight_requests", operation="chat") == 0
+    assert value(metrics, "tidegate_requests_total", operation="chat", model="gpt-*", outcome="ok") == 1
+    model = {"gen_ai_request_model": "gpt-*"}
+    kind = {"gen_ai_operation_name": "chat", **model}
+    assert value(metrics, "gen_ai_server_request_duration_seconds_sum", **kind) == 2
+    assert value(metrics, "gen_ai_server_time_to_first_token_seconds_sum", **kind) == 0.5
+    assert value(metrics, "gen_ai_client_token_usage_sum", gen_ai_token_type="input", **model) == 10
+    assert value(metrics, "gen_ai_client_token_usage_sum", gen_ai_token_type="output", **model) == 20
+    assert value(metrics, "tidegate_overhead_seconds_sum", operation="chat") == pytest.approx(0.1)
+
+
+def test_a_call_without_an_answer_has_no_first_token(metrics):
+    metrics.emit(finished(make_call(route="m"), "UpstreamBusy", first_event=None))
+    assert value(metrics, "tidegate_requests_total", operation="chat", model="m", outcome="UpstreamBusy") == 1
+    assert not [name for name, _ in samples(metrics) if name.startswith("gen_ai_server_time_to_first_token")]
+
+
+def test_a_refused_request_has_no_model(metrics):
+    metrics.emit(CallRefused(Operation.EMBEDDING, "ModelNotFound"))
+    labels = {"operation": "embeddings", "model": "other", "outcome": "ModelNotFound"}
+    assert value(metrics, "tidegate_requests_total", **labels) == 1
+
+
+def test_attempts_are_told_by_upstream_and_never_by_a_clients_word(metrics):
+    call = make_call(route="gpt-*", model="gpt-whatever-they-say")
+    metrics.emit(AttemptFinished(call, Attempt("up", "gpt-whatever-they-say", "ok", 1.0, 0.25)))
+    metrics.emit(AttemptFinished(call, Attempt("up", "fixed", "UpstreamBusy", 1.0)))
+    name = "tidegate_upstream_attempts_total"
+    assert value(metrics, name, upstream="up", model="gpt-*", outcome="ok") == 1
+    assert value(metrics, name, upstream="up", model="fixed", outcome="UpstreamBusy") == 1
+    assert value(metrics, "tidegate_upstream_first_token_seconds_sum", upstream="up", model="gpt-*") == 0.25
+    assert b"whatever" not in metrics.expose()
+
+
+def test_a_tenant_is_never_a_label(metrics):
+    call = make_call(route="m", tenant="acme-corp", tier="pro")
+    metrics.emit(CallStarted(call))
+    metrics.emit(finished(call))
+    assert b"acme" not in metrics.expose()
+
+
+def test_a_fact_without_a_series_is_passed_over(metrics):
+    before = metrics.expose()
+    metrics.emit(RetryRefused(make_call(), "UpstreamBusy", "up"))
+    assert metrics.expose() == before
