@@ -259,7 +259,7 @@ def _panel(panel: Any, rows: list[Results], every: dict[str, Results], key: str)
     labels = [_microseconds(row, every, key) for row in ordered]
     panel.bar_label(drawn, labels, padding=4, fontsize=9)
     panel.set_xscale("log")
-    panel.set_xlim(right=max(values, default=1.0) * 12)
+    panel.set_xlim(10, max(values, default=1.0) * 12)
     panel.spines[["top", "right"]].set_visible(False)
 
 
