@@ -1,6 +1,6 @@
 """The models that clients may ask for, by name and by glob."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -9,46 +9,44 @@ from policies.errors import ModelNotFound
 from policies.service import Service
 
 _GLOB = frozenset("*?[")
-_REMEMBERED = 1024
+_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One configured model: its name or glob, what serves it, and how long a call may take in seconds."""
+    """What serves one model; ``name`` is the configured name or glob that it was found under."""
 
     name: str
     service: Service
-    total_timeout: float
-
-    @property
-    def is_glob(self) -> bool:
-        """Whether ``name`` stands for many names."""
-        return not _GLOB.isdisjoint(self.name)
 
 
 class Catalogue:
-    """All entries. A plain name comes before any glob; among globs the first configured one wins."""
+    """Every configured model. A plain name comes before any glob; among globs the first one wins.
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._by_name: dict[str, Entry] = {}
-        self._globs: list[Entry] = []
-        for entry in entries:
-            if entry.is_glob:
-                self._globs.append(entry)
-            else:
-                self._by_name[entry.name] = entry
-        self._match = lru_cache(maxsize=_REMEMBERED)(self._match_glob)
+    ``builders`` make the entry for a name that is asked for. Names behind a glob are the clients' to
+    choose, so only the latest of them are remembered.
+    """
+
+    def __init__(self, builders: Mapping[str, Callable[[str], Entry]]) -> None:
+        self._by_name = {name: build(name) for name, build in builders.items() if not is_glob(name)}
+        self._globs = [(name, build) for name, build in builders.items() if is_glob(name)]
+        self._find_glob = lru_cache(maxsize=_REMEMBERED)(self._match)
 
     def find(self, model: str) -> Entry | None:
         """The entry that a model's name leads to."""
-        return self._by_name.get(model) or self._match(model)
+        return self._by_name.get(model) or self._find_glob(model)
 
     def names(self) -> list[str]:
         """The plain names, as configured; what a glob stands for is only known upstream."""
         return list(self._by_name)
 
-    def _match_glob(self, model: str) -> Entry | None:
-        return next((entry for entry in self._globs if fnmatchcase(model, entry.name)), None)
+    def _match(self, model: str) -> Entry | None:
+        return next((build(model) for name, build in self._globs if fnmatchcase(model, name)), None)
+
+
+def is_glob(name: str) -> bool:
+    """Whether a configured name stands for many names."""
+    return not _GLOB.isdisjoint(name)
 
 
 def model_not_found(model: str) -> ModelNotFound:

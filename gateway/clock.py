@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 
@@ -17,6 +18,9 @@ class SystemClock:
 
     def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[object]:
         return asyncio.timeout(None if when is None else when - self.now())
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(when - self.now(), callback)
 
 
 class LoopClock:

@@ -131,7 +131,7 @@ class Metrics:
         child(self._duration, operation, model).observe(fact.duration)
         if fact.first_event is not None:
             child(self._first_event, operation, model).observe(fact.first_event)
-            child(self._overhead, operation).observe(max(0.0, fact.first_event - call.upstream_wait()))
+            child(self._overhead, operation).observe(call.overhead(fact.first_event))
         if fact.usage is not None:
             child(self._tokens, "input", model).observe(fact.usage.input)
             child(self._tokens, "output", model).observe(fact.usage.output)

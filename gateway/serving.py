@@ -10,8 +10,10 @@ import httpx
 
 from gateway.access_log import AccessLog
 from gateway.keyring import Keyring
+from gateway.providers.accounts import accounts_of
 from gateway.settings import LocalProvider, Settings
-from gateway.stack import Parts, build_catalogue
+from gateway.stack import Roads, Stacks
+from gateway.upstreams import Parts, Upstreams
 from policies.errors import GatewayError
 from policies.ports import Clock, Meter
 
@@ -53,6 +55,7 @@ class Serving:
     ) -> None:
         self._configured = configured
         self._parts = parts
+        self.upstreams = Upstreams(parts)
         self.keyring = keyring
         self.clock: Clock = parts.clock
         self.meter: Meter = parts.meter
@@ -94,7 +97,9 @@ class Serving:
         task.add_done_callback(self._tasks.discard)
 
     def _apply(self, settings: Settings) -> None:
-        self.catalogue = build_catalogue(settings, self._configured.local_urls(), self._parts)
+        accounts = accounts_of(settings.providers, self._configured.local_urls())
+        stacks = Stacks(Roads(settings.providers, accounts, self.upstreams), self._parts)
+        self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
         self.settings = settings

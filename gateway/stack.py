@@ -1,54 +1,193 @@
 """How a call travels: both stacks of layers, in order, with the reason for each place."""
 
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import httpx
-
 from gateway.catalogue import Catalogue, Entry
-from gateway.providers.accounts import accounts_of
-from gateway.providers.openai import Account, OpenAIUpstream
-from gateway.settings import Model, Settings, Target
-from gateway.settings.routes import ASKED
+from gateway.providers.dialect import Account
+from gateway.providers.openai import OpenAIUpstream
+from gateway.settings import ASKED, LocalProvider, Model, Provider, Target, Timeouts
+from gateway.upstreams import Parts, Upstream, Upstreams
+from policies.adaptive import AdaptiveConcurrency
+from policies.balance import Balance, BalanceOptions, Group
+from policies.breaker import Breaker
+from policies.budget import BudgetOptions, RetryBudget
+from policies.deadline import Deadline, DeadlineOptions
+from policies.failover import Failover, Step
+from policies.hedge import Hedge, HedgeOptions
+from policies.member import Member
 from policies.observe import ObserveAttempts, ObserveCalls
-from policies.ports import Clock, Meter
+from policies.rescue import Rescue, RescueOptions
+from policies.retry import Retry, RetryOptions
 from policies.service import Service
+from policies.throttle import ClientThrottle
+from policies.timers import SilenceTimers, TimerOptions
+
+_STEP_WAIT = 1.0
+_LAST_WAIT = 60.0
+"""Seconds that a call may wait for its turn: briefly where a later step could take it, else for long."""
+
+_STEP_PATIENCE = 0.05
+"""Before it goes on to a later step a call rides out a reset, and backs off for nothing longer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the layers are given: time, chance, ears, and the way out."""
+class Roads:
+    """Where calls can go: the configured providers, their accounts and the upstreams behind them."""
 
-    clock: Clock
-    wall_time: Callable[[], float]
-    rng: random.Random
-    meter: Meter
-    transport: httpx.AsyncBaseTransport
+    providers: Mapping[str, Provider | LocalProvider]
+    accounts: Mapping[str, Sequence[Account]]
+    upstreams: Upstreams
 
 
-def build_catalogue(settings: Settings, local_urls: Mapping[str, str], parts: Parts) -> Catalogue:
-    """Assemble every configured model. ``local_urls`` tells where the bundled model servers listen."""
-    accounts = accounts_of(settings.providers, local_urls)
-    entries = []
-    for name, model in settings.models.items():
-        service = _per_request(_upstream(accounts, model.route[0][0], model, parts), parts)
-        entries.append(Entry(name, service, model.timeouts.total))
-    return Catalogue(entries)
+class Stacks:
+    """Builds the services of one configuration. Routes that share an upstream share its member."""
 
+    def __init__(self, roads: Roads, parts: Parts) -> None:
+        self._roads = roads
+        self._parts = parts
+        self._members: dict[tuple[str, str, Timeouts, float], Member] = {}
+        self._continuing_accounts = {
+            account.name
+            for accounts in roads.accounts.values()
+            for account in accounts
+            if account.prefill is not None
+        }
 
-def _per_request(service: Service, parts: Parts) -> Service:
-    return ObserveCalls(service, clock=parts.clock, meter=parts.meter)
+    def catalogue(self, models: Mapping[str, Model]) -> Catalogue:
+        """Every configured model, ready to be asked for; those behind a glob once they are."""
+        return Catalogue({name: self._builder(name, model) for name, model in models.items()})
 
+    def _builder(self, name: str, model: Model) -> Callable[[str], Entry]:
+        return lambda asked: Entry(name, self.per_request(model, asked))
 
-def _upstream(accounts: dict[str, list[Account]], target: Target, model: Model, parts: Parts) -> Service:
-    asked = None if target.model == ASKED else target.model
-    account = accounts[target.provider][0]
-    upstream = OpenAIUpstream(
-        account,
-        asked,
-        parts.transport,
-        connect_timeout=model.timeouts.connect,
-        wall_time=parts.wall_time,
-    )
-    return ObserveAttempts(upstream, upstream=account.name, model=asked, clock=parts.clock, meter=parts.meter)
+    def per_request(self, model: Model, asked: str) -> Service:
+        """What a call for ``asked`` passes through, outermost last."""
+        parts = self._parts
+        steps = [self._members_of(model, targets, asked) for targets in model.route]
+        # The steps of the route in their order: the first that answers ends the search.
+        service: Service = Failover([self._step(model, members) for members in steps], meter=parts.meter)
+        # Above failover, since a broken stream may be carried on at any step.
+        service = Rescue(
+            service,
+            RescueOptions(on_stream_break=model.on_stream_break),
+            continuing=self._continuing(model, steps),
+            meter=parts.meter,
+        )
+        # Above all that waits and tries again: everything spends from the call's one time.
+        service = Deadline(service, options=DeadlineOptions(model.timeouts.total), clock=parts.clock)
+        # Outermost: sees what the client gets, whatever happened below.
+        return ObserveCalls(service, clock=parts.clock, meter=parts.meter)
+
+    def per_upstream(self, upstream: Upstream, timeouts: Timeouts, wait: float) -> Service:
+        """What an attempt at one upstream passes through, outermost last."""
+        parts, name = self._parts, upstream.account.name
+        service: Service = OpenAIUpstream(
+            upstream.account,
+            upstream.model,
+            parts.transport,
+            connect_timeout=timeouts.connect,
+            wall_time=parts.wall_time,
+        )
+        # Innermost: times what the upstream does, and no waiting of our own.
+        service = SilenceTimers(
+            service,
+            upstream=name,
+            options=TimerOptions(timeouts.first_token, timeouts.stall, timeouts.unary),
+            clock=parts.clock,
+            meter=parts.meter,
+        )
+        # Inside the gates, so that the history tells what was really sent.
+        service = ObserveAttempts(
+            service, upstream=name, model=upstream.model, clock=parts.clock, meter=parts.meter
+        )
+        # A permit lasts for the whole stream.
+        service = AdaptiveConcurrency(
+            service,
+            upstream=name,
+            permits=upstream.permits,
+            patience=wait,
+            clock=parts.clock,
+            meter=parts.meter,
+        )
+        # Before a permit is waited for: an upstream that refuses nearly everything isn't worth the wait.
+        service = ClientThrottle(
+            service, upstream=name, ratio=upstream.ratio, clock=parts.clock, meter=parts.meter
+        )
+        # Outermost: an upstream that is out costs nothing, and what the gates hold back is no failure.
+        return Breaker(service, health=upstream.health, clock=parts.clock)
+
+    def _step(self, model: Model, members: Sequence[Member]) -> Step:
+        """One step of a route, from the pick outwards."""
+        parts = self._parts
+        budget = RetryBudget(BudgetOptions(ratio=model.retries.budget))
+        balance = self._balance(model, members)
+        is_last = members[0].patience == _LAST_WAIT
+        retries = RetryOptions(
+            attempts=model.retries.attempts, patience=_LAST_WAIT if is_last else _STEP_PATIENCE
+        )
+        # Above the balance, so that every attempt is a fresh pick.
+        service: Service = Retry(
+            balance,
+            retries,
+            budget=budget,
+            another=balance.another,
+            clock=parts.clock,
+            rng=parts.rng,
+            meter=parts.meter,
+        )
+        if model.hedge is not None:
+            # Above retry, so that a hedge that fails is given up and not retried beside the first.
+            service = Hedge(
+                service,
+                HedgeOptions(after=model.hedge.after, tiers=frozenset(model.hedge.tiers)),
+                budget=budget,
+                worthwhile=balance.another,
+                clock=parts.clock,
+                meter=parts.meter,
+            )
+        names = ", ".join(dict.fromkeys(member.name for member in members))
+        return Step(names, service, another=balance.another)
+
+    def _balance(self, model: Model, members: Sequence[Member]) -> Balance:
+        parts = self._parts
+        options = BalanceOptions(strategy=model.balance)
+        return Balance(Group(members, options=options, rng=parts.rng, meter=parts.meter), clock=parts.clock)
+
+    def _continuing(self, model: Model, steps: Sequence[Sequence[Member]]) -> Service | None:
+        """The way to those members of a route that can write on from a given beginning."""
+        able = [
+            [member for member in members if member.name in self._continuing_accounts] for members in steps
+        ]
+        found = [Step("continue", self._balance(model, members)) for members in able if members]
+        return Failover(found, meter=self._parts.meter) if found else None
+
+    def _members_of(self, model: Model, targets: Sequence[Target], asked: str) -> list[Member]:
+        wait = _LAST_WAIT if targets == model.route[-1] else _STEP_WAIT
+        return [
+            self._member(target, account, model.timeouts, wait, asked)
+            for target in targets
+            for account in self._roads.accounts[target.provider]
+        ]
+
+    def _member(
+        self, target: Target, account: Account, timeouts: Timeouts, wait: float, asked: str
+    ) -> Member:
+        name = asked if target.model == ASKED else target.model
+        key = (account.name, name, timeouts, wait)
+        member = self._members.get(key)
+        if member is None:
+            upstream = self._roads.upstreams.get(self._roads.providers[target.provider], account, name)
+            member = self._members[key] = Member(
+                account.name,
+                self.per_upstream(upstream, timeouts, wait),
+                model=name,
+                weight=upstream.weight,
+                cost=upstream.price,
+                priority=upstream.priority,
+                health=upstream.health,
+                limits=(upstream.permits,),
+                patience=wait,
+                schedule=None if upstream.terms is None else upstream.terms.weight,
+            )
+        return member

@@ -27,9 +27,9 @@ from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
 from gateway.serving import Configured, Serving
 from gateway.settings import ConfigError, Settings, default_settings, load
-from gateway.stack import Parts
 from gateway.stores.database import open_database
 from gateway.stores.keys import KeyStore
+from gateway.upstreams import Parts
 from policies.errors import ShuttingDown
 
 _LOG = logging.getLogger(__name__)

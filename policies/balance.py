@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import isfinite
 from random import Random
 
-from policies.errors import NoHealthyUpstream, UpstreamError, UpstreamRejected
+from policies.errors import AttemptHeldBack, NoHealthyUpstream, UpstreamError, UpstreamRejected
 from policies.facts import BalancePanicked
 from policies.member import Member
 from policies.pick import StrategyName, strategy
@@ -75,6 +75,8 @@ class Group:
                 or ready
                 or trials
             )
+        # Where all are at their limits, a call waits its turn at one of them.
+        choice = choice or [member for member in self.members if member.worth_waiting(now)]
         if choice:
             return choice[0] if len(choice) == 1 else self._strategy.choose(choice, call, now)
         return self._panicked(call, now)
@@ -128,7 +130,7 @@ class Balance:
             if not reply.stream:
                 member.finished(self._clock.now(), elapsed, reply)
         except UpstreamError as error:
-            if not isinstance(error, UpstreamRejected):
+            if not isinstance(error, UpstreamRejected | AttemptHeldBack):
                 now = self._clock.now()
                 self._group.penalise(member, now, elapsed or now - started)
             raise

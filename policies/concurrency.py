@@ -34,8 +34,7 @@ class AdaptiveOptions:
 
     ``max_concurrency`` is a limit known from the contract, which is never exceeded. ``probe_share``
     bounds what the search for more may cost: the limit passes a level that was refused only after
-    1 / ``probe_share`` attempts were answered below it. ``patience`` is how long a call may wait for
-    a permit; 0 refuses it at once, so that somebody else can take it.
+    1 / ``probe_share`` attempts were answered below it.
     """
 
     initial: int = 8
@@ -47,7 +46,6 @@ class AdaptiveOptions:
     probe_share: float = 0.02
     hold_off: float = 0.5
     longest_hold_off: float = 8.0
-    patience: float = 0.0
     congestion: CongestionOptions = field(default_factory=CongestionOptions)
     pacing: PacingOptions = field(default_factory=PacingOptions)
 
@@ -62,8 +60,8 @@ class AdaptiveOptions:
             raise ValueError("adaptive.busy_share and adaptive.probe_share must be above 0 and at most 1")
         if self.growth_period <= 0 or self.hold_off <= 0:
             raise ValueError("adaptive.growth_period and adaptive.hold_off must be above 0 s")
-        if self.cooldown < 0 or self.longest_hold_off < 0 or self.patience < 0:
-            raise ValueError("adaptive.cooldown, longest_hold_off and patience must not be negative")
+        if self.cooldown < 0 or self.longest_hold_off < 0:
+            raise ValueError("adaptive.cooldown and longest_hold_off must not be negative")
 
 
 class ConcurrencyLimit:

@@ -12,9 +12,14 @@ GatewayError
 │   └── MethodNotAllowed
 ├── UpstreamError           blame: upstream
 │   ├── UpstreamThrottled
+│   │   ├── AttemptHeldBack
+│   │   ├── UpstreamBusy
+│   │   └── UpstreamQuotaExhausted
+│   ├── UpstreamKeyRejected
 │   ├── UpstreamUnavailable
 │   ├── UpstreamTimeout
 │   ├── UpstreamRejected
+│   │   └── UpstreamContextTooLong
 │   └── StreamInterrupted
 ├── DeadlineExceeded        blame: gateway
 ├── NoHealthyUpstream       blame: upstream
@@ -100,6 +105,10 @@ class UpstreamError(GatewayError):
 
 class UpstreamThrottled(UpstreamError):
     """The upstream says that we send too much: 429."""
+
+
+class AttemptHeldBack(UpstreamThrottled):
+    """A gate of ours didn't send the attempt: it says nothing new of the upstream."""
 
 
 class UpstreamBusy(UpstreamThrottled):

@@ -32,6 +32,10 @@ class Gate(Protocol):
         """Whether a call may pass now."""
         ...
 
+    def worth_waiting(self, now: float, patience: float, /) -> bool:
+        """Whether a call may probably pass within ``patience`` seconds, if it waits in turn."""
+        ...
+
     def wait(self, now: float, /) -> float:
         """Seconds until one may probably pass."""
         ...
@@ -98,10 +102,10 @@ class Member:
 
     ``name`` is what ``Attempt.upstream`` says. ``weight`` may be changed at any time; ``schedule``
     scales it by what it returns (off-peak hours), and health scales it after a return. ``limits`` are
-    asked before each call: adaptive concurrency, or one object that several accounts with one quota
-    share. ``cost`` is any price on one scale; a lower ``priority`` goes first. An empty ``model``
-    stands for the one that the caller asked for. ``opening`` holds the streams that still wait for
-    their first token, oldest first.
+    asked before each call: ``Permits``, one object where several accounts share a quota. A call waits
+    for them up to ``patience`` seconds, where no other member is free. ``cost`` is any price on one
+    scale; a lower ``priority`` goes first. An empty ``model`` stands for the one that the caller asked
+    for. ``opening`` holds the streams that still wait for their first token, oldest first.
     """
 
     name: str
@@ -112,6 +116,7 @@ class Member:
     priority: int = 0
     health: Health | None = None
     limits: tuple[Gate, ...] = ()
+    patience: float = 0.0
     schedule: Callable[[], float] | None = None
     tau: float = 10.0
     inflight: int = field(default=0, init=False)
@@ -131,6 +136,11 @@ class Member:
 
     def available(self, now: float) -> bool:
         return (self.health is None or self.health.available(now)) and self.within_limits(now)
+
+    def worth_waiting(self, now: float) -> bool:
+        """Whether a call that waits for its turn here is probably let through."""
+        healthy = self.health is None or self.health.state(now) is HealthState.CLOSED
+        return healthy and all(limit.worth_waiting(now, self.patience) for limit in self.limits)
 
     def wait(self, now: float) -> float:
         """Seconds until it may be available; infinity when nothing is planned."""

@@ -61,14 +61,9 @@ class ObserveCalls:
 
 
 class ObserveAttempts:
-    """Layer around one upstream: records each ``Attempt`` in the call's history and emits it.
+    """Layer around one upstream: records each ``Attempt`` in the call's history and emits it."""
 
-    ``model`` None stands for the model that the caller asked for.
-    """
-
-    def __init__(
-        self, inner: Service, *, upstream: str, model: str | None, clock: Clock, meter: Meter
-    ) -> None:
+    def __init__(self, inner: Service, *, upstream: str, model: str, clock: Clock, meter: Meter) -> None:
         self._inner = inner
         self._upstream = upstream
         self._model = model
@@ -78,7 +73,7 @@ class ObserveAttempts:
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         started = self._clock.now()
-        attempt = Attempt(self._upstream, self._model or call.model)
+        attempt = Attempt(self._upstream, self._model)
         call.attempts.append(attempt)
         reply: Reply | None = None
         error: BaseException | None = None

@@ -19,7 +19,7 @@ This is the only layer that opens a second reply after the first event. The brok
 with its error, so its permit is free, its health is told, and ``call.attempts`` shows whom to avoid.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -109,8 +109,7 @@ class _Stream:
             failure: UpstreamError | Diverged | None = None
             try:
                 async for event in self._source:
-                    rest = event if self._splice is None else self._join(self._splice, event)
-                    if rest is not None:
+                    for rest in (event,) if self._splice is None else self._join(self._splice, event):
                         self._transcript.add(rest)
                         yield rest
             except (UpstreamError, Diverged) as error:
@@ -121,14 +120,15 @@ class _Stream:
             await self._leave(failure or StreamInterrupted("The upstream's answer ended unfinished."))
             await self._take_over()
 
-    def _join(self, splice: Splice, event: Event) -> Event | None:
-        rest = splice.feed(event)
+    def _join(self, splice: Splice, event: Event) -> Sequence[Event]:
+        joined = splice.feed(event)
         if splice.matched and self._way:
             self._tell(self._way)
             self._way = ""
-        if rest is not None and rest.usage is not None:
-            self.reply.usage = rest.usage
-        return rest
+        for rest in joined:
+            if rest.usage is not None:
+                self.reply.usage = rest.usage
+        return joined
 
     def _is_whole(self) -> bool:
         """Whether the answer came to its end, be it without [DONE] or with a fault after its end."""

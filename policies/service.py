@@ -62,7 +62,8 @@ class Call:
     """One client request: its body, passed through opaquely, and the facts that policies decide on.
 
     ``route`` is the configured name or glob that ``model`` matched.
-    ``arrived`` and ``deadline`` are in seconds on the injected clock. ``attempts`` is the call's
+    ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
+    for its turn. ``attempts`` is the call's
     history, appended to by whoever tried an upstream.
     """
 
@@ -76,14 +77,16 @@ class Call:
     tier: str = ""
     arrived: float = 0.0
     deadline: float = math.inf
+    queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
 
-    def upstream_wait(self) -> float:
-        """Seconds spent waiting for upstreams: up to the first event, or all of a failed attempt."""
-        return sum(
+    def overhead(self, first_event: float) -> float:
+        """What part of the time to the first event was spent neither at upstreams nor in a queue."""
+        upstream = sum(
             attempt.duration if attempt.first_event is None else attempt.first_event
             for attempt in self.attempts
         )
+        return max(0.0, first_event - upstream - self.queued)
 
 
 @dataclass(slots=True, eq=False)

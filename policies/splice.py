@@ -8,7 +8,7 @@ together. Chunks are parsed and written again here only, never on the way of a s
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from policies.service import Call, Event, Operation, Usage
 
 _TOOL_CALL = re.compile(rb'"(?:tool_calls|function_call)"\s*:\s*[\[{]')
 _REASONING = re.compile(rb'"reasoning(?:_content|_details)?"\s*:\s*["\[{]')
+_ECHO = 64
+"""So many characters of the answer's beginning, or all of it, aren't a continuation but a new answer."""
 _IDENTITY = ("id", "created", "model", "system_fingerprint")
 _CONSTRAINTS = ("tools", "functions", "suffix", "grammar", "structured_outputs")
 _MANY = ("n", "best_of")
@@ -81,13 +83,16 @@ class Splice:
     """Turns the events of a new reply into the rest of a broken one.
 
     ``prefix`` is what the new reply goes on from: the delivered text or its beginning where it was given
-    as a prefill, "" where the call was made again.
+    as a prefill, "" where the call was made again. A target that takes no notice of the prefill answers
+    from the beginning; so a continuation that repeats the beginning isn't trusted.
     """
 
-    __slots__ = ("_expected", "_identity", "_matched", "_prefilled", "_tokens")
+    __slots__ = ("_echo", "_expected", "_held", "_identity", "_matched", "_prefilled", "_tokens")
 
     def __init__(self, delivered: Transcript, prefix: str) -> None:
         self._expected = delivered.text[len(prefix) :]
+        self._echo = delivered.text[:_ECHO] if prefix else ""
+        self._held: list[Event] = []
         self._matched = 0
         self._prefilled = bool(prefix)
         self._tokens = delivered.tokens if prefix else (0, 0)
@@ -96,19 +101,34 @@ class Splice:
 
     @property
     def matched(self) -> bool:
-        """Whether the new reply has reproduced everything that it had to."""
-        return self._matched == len(self._expected)
+        """Whether the new reply has shown that it goes on from what was delivered."""
+        return not self._echo and self._matched == len(self._expected)
 
-    def feed(self, event: Event) -> Event | None:
-        """The event to pass on for ``event``, if any. Raises ``Diverged``."""
-        skip = self._match(event) if not self.matched else 0
-        if not self.matched:
-            return None
+    def feed(self, event: Event) -> Sequence[Event]:
+        """The events to pass on now that ``event`` came. Raises ``Diverged``."""
+        skip = self._match(event) if self._matched < len(self._expected) else 0
+        if self._matched == len(self._expected) and self._adds(event, skip):
+            self._held.append(self._rewrite(event, skip))
+        if self._echo:
+            self._listen(event)
+        if self._echo or not self._held:
+            return ()
+        held, self._held = self._held, []
+        return held
+
+    def _adds(self, event: Event, skip: int) -> bool:
         if event.text[skip:] or event.finish_reason is not None or event.usage is not None:
-            return self._rewrite(event, skip)
-        if not event.text and event.content and not (self._prefilled and is_reasoning(event)):
-            return self._rewrite(event, 0)
-        return None
+            return True
+        return event.content and not event.text and not (self._prefilled and is_reasoning(event))
+
+    def _listen(self, event: Event) -> None:
+        """Hold a continuation back while it sounds like the answer from its beginning."""
+        if event.text[: len(self._echo)] == self._echo:
+            raise Diverged("the text from its beginning")
+        if self._echo.startswith(event.text) and event.finish_reason is None:
+            self._echo = self._echo[len(event.text) :]
+        else:
+            self._echo = ""
 
     def _match(self, event: Event) -> int:
         """How many characters of the event's text the client has already."""
@@ -116,7 +136,7 @@ class Splice:
         if not self._expected.startswith(event.text[:count], self._matched):
             raise Diverged("another text")
         self._matched += count
-        if not self.matched:
+        if self._matched < len(self._expected):
             if event.finish_reason is not None:
                 raise Diverged("a shorter text")
             if event.content and not event.text and not is_reasoning(event):

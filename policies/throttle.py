@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 
-from policies.errors import UpstreamQuotaExhausted, UpstreamThrottled
+from policies.errors import AttemptHeldBack, UpstreamQuotaExhausted, UpstreamThrottled
 from policies.facts import AttemptRefused
 from policies.ports import Clock, Meter
 from policies.service import Call, Reply, Service
@@ -98,7 +98,7 @@ class AcceptRatio:
 class ClientThrottle:
     """Layer around one upstream: refuses a share of the attempts while the upstream refuses most.
 
-    Raises UpstreamThrottled without a status when the attempt wasn't sent. Only 429, 503 and 529
+    Raises AttemptHeldBack when the attempt wasn't sent. Only 429, 503 and 529
     count as refusals of the upstream; that it is broken is for the breaker to judge.
     """
 
@@ -117,7 +117,7 @@ class ClientThrottle:
         if self._ratio.refuses(sent_at):
             retry_after = 1.0 / (1.0 - self._ratio.refusal(sent_at))
             self._meter.emit(AttemptRefused(call, self._upstream, "throttle", retry_after))
-            raise UpstreamThrottled(
+            raise AttemptHeldBack(
                 f"{self._upstream} refuses most calls at the moment; try again in {retry_after:.0f} s.",
                 retry_after=retry_after,
             )
@@ -127,6 +127,6 @@ class ClientThrottle:
                 self._ratio.record(self._clock.now(), sent_at, accepted=True)
                 yield reply
         except UpstreamThrottled as error:
-            if reply is None and error.status is not None and not isinstance(error, UpstreamQuotaExhausted):
+            if reply is None and not isinstance(error, AttemptHeldBack | UpstreamQuotaExhausted):
                 self._ratio.record(self._clock.now(), sent_at, accepted=False)
             raise

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt  # noqa: E402 - the backend comes first
 
 from tests.simulation.limited_upstream import LimitedUpstream, overload  # noqa: E402
 from tests.simulation.other_limits import Aimd  # noqa: E402
-from tests.simulation.test_adaptive import PATIENT, RATE, STEPS, adaptive  # noqa: E402
+from tests.simulation.test_adaptive import DEFAULT, RATE, STEPS, adaptive  # noqa: E402
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     figure, rows = plt.subplots(3, 1, figsize=(7, 7), sharex=True)
     runs = (
         ("adaptive, an upstream that answers 503", adaptive(), False),
-        ("Netflix AIMD, the same upstream", Aimd(PATIENT), False),
+        ("Netflix AIMD, the same upstream", Aimd(DEFAULT), False),
         ("adaptive, an upstream that only queues", adaptive(), True),
     )
     for axes, (title, limit, queues) in zip(rows, runs, strict=True):

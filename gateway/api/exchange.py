@@ -109,7 +109,6 @@ class Exchange:
             tenant=key.tenant,
             tier=key.tier,
             arrived=self._arrived,
-            deadline=self._arrived + entry.total_timeout,
         )
         return entry.service
 
@@ -213,11 +212,12 @@ class Exchange:
         if self._call is not None:
             headers.append((b"x-tidegate-attempts", b"%d" % len(self._call.attempts)))
         if reply is not None and self._call is not None and self._first_event is not None:
-            overhead = max(0.0, self._first_event - self._call.upstream_wait())
+            overhead = self._call.overhead(self._first_event)
             headers += [
                 (b"openai-processing-ms", b"%d" % round(self._first_event * 1000)),
                 (b"x-tidegate-upstream", reply.upstream.encode()),
                 (b"x-tidegate-model", reply.model.encode()),
+                (b"x-tidegate-queue-ms", b"%.3f" % (self._call.queued * 1000)),
                 (b"x-tidegate-overhead-ms", b"%.3f" % (overhead * 1000)),
             ]
         return headers

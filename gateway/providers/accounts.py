@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.providers.openai import Account
+from gateway.providers.dialect import Account
 from gateway.settings import LocalProvider, Provider
 
 _USER_AGENT = ("user-agent", "tidegate")
@@ -35,6 +35,7 @@ def _remote(name: str, provider: Provider) -> list[Account]:
             headers=(_USER_AGENT, *_credential(provider.facts.auth, secret), *extra),
             stream_usage=provider.facts.stream_usage,
             rename=provider.facts.rename,
+            prefill=provider.facts.prefill,
         )
         for number, secret in enumerate(secrets, start=1)
     ]

@@ -1,14 +1,13 @@
 """An upstream that speaks OpenAI's dialect, over httpx's transport interface."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 import orjson
 
 from gateway.providers import classify
+from gateway.providers.dialect import Account
 from gateway.providers.headers import headroom
 from gateway.providers.replies import open_stream, open_whole, read_refusal
 from policies.service import Call, Reply
@@ -16,28 +15,13 @@ from policies.service import Call, Reply
 _OK = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One account of a provider: where it is, what identifies us there, and the dialect it speaks.
-
-    ``rename`` maps a parameter of OpenAI's to the name that this provider knows it under;
-    ``stream_usage`` tells whether it knows ``stream_options.include_usage``.
-    """
-
-    name: str
-    base_url: str
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    stream_usage: bool = True
-    rename: Mapping[str, str] = field(default_factory=dict)
-
-
 class OpenAIUpstream:
-    """The innermost service: one model of one account. ``model`` None asks for what the caller asked for."""
+    """The innermost service: one model of one account."""
 
     def __init__(
         self,
         account: Account,
-        model: str | None,
+        model: str,
         transport: httpx.AsyncBaseTransport,
         *,
         connect_timeout: float,
@@ -46,7 +30,6 @@ class OpenAIUpstream:
         self._account = account
         self._model = model
         self._transport = transport
-        self._base_url = account.base_url.rstrip("/")
         self._urls: dict[str, httpx.URL] = {}
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._wall_time = wall_time
@@ -61,7 +44,7 @@ class OpenAIUpstream:
         try:
             if response.status_code != _OK:
                 raise await read_refusal(response, name, self._wall_time())
-            reply = Reply(upstream=name, model=self._model or call.model, stream=call.stream)
+            reply = Reply(upstream=name, model=self._model, stream=call.stream)
             reply.headroom = headroom(response.headers.raw)
             if call.stream:
                 await open_stream(response, reply, usage_wanted=_wants_usage(call))
@@ -72,10 +55,6 @@ class OpenAIUpstream:
             await response.aclose()
 
     def _request(self, call: Call) -> httpx.Request:
-        path = call.operation.value
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = httpx.URL(f"{self._base_url}/{path}")
         headers = [
             *self._account.headers,
             ("content-type", "application/json"),
@@ -83,20 +62,17 @@ class OpenAIUpstream:
             ("accept-encoding", "identity"),
             ("x-request-id", call.id),
         ]
+        content = orjson.dumps(self._account.body(call, self._model))
         return httpx.Request(
-            "POST", url, headers=headers, content=orjson.dumps(self._body(call)), extensions=self._extensions
+            "POST", self._url(call), headers=headers, content=content, extensions=self._extensions
         )
 
-    def _body(self, call: Call) -> dict[str, Any]:
-        body = dict(call.body)
-        if self._model is not None:
-            body["model"] = self._model
-        for theirs, ours in self._account.rename.items():
-            if theirs in body:
-                body[ours] = body.pop(theirs)
-        if call.stream and self._account.stream_usage:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return body
+    def _url(self, call: Call) -> httpx.URL:
+        text = self._account.url(call)
+        url = self._urls.get(text)
+        if url is None:
+            url = self._urls[text] = httpx.URL(text)
+        return url
 
 
 def _wants_usage(call: Call) -> bool:

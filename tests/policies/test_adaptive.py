@@ -9,6 +9,7 @@ from policies.adaptive import AdaptiveConcurrency
 from policies.concurrency import AdaptiveOptions, ConcurrencyLimit
 from policies.errors import UpstreamBusy, UpstreamQuotaExhausted, UpstreamThrottled, UpstreamUnavailable
 from policies.facts import AttemptRefused, LimitChanged
+from policies.permits import Permits
 from policies.service import Headroom
 from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
@@ -287,7 +288,6 @@ def test_the_account_of_permits_is_right_whatever_happens(steps):
         {"decrease": 1},
         {"busy_share": 0},
         {"growth_period": 0},
-        {"patience": -1},
     ],
 )
 def test_options_are_checked(options):
@@ -295,39 +295,40 @@ def test_options_are_checked(options):
         AdaptiveOptions(**options)
 
 
-def layered(upstream, **options):
-    meter = RecordingMeter()
+def layered(upstream, patience=0, **options):
+    meter, clock = RecordingMeter(), AlarmLoopClock()
+    permits = Permits(new_limit(**options), clock=clock)
     layer = AdaptiveConcurrency(
-        upstream, upstream="up", limit=new_limit(**options), clock=AlarmLoopClock(), meter=meter
+        upstream, upstream="up", permits=permits, patience=patience, clock=clock, meter=meter
     )
-    return layer, meter
+    return layer, permits, meter
 
 
 def test_a_permit_lasts_for_the_whole_stream():
-    layer, _ = layered(ScriptedUpstream([[Wait(1), "a", Wait(9), "b"]]))
+    layer, permits, _ = layered(ScriptedUpstream([[Wait(1), "a", Wait(9), "b"]]))
 
     async def main():
         task = asyncio.create_task(read_text(layer, make_call()))
         await asyncio.sleep(5)
-        assert layer.inflight == 1
+        assert permits.limit.inflight == 1
         assert await task == "ab"
-        assert layer.inflight == 0
+        assert permits.limit.inflight == 0
 
     run_virtual(main())
 
 
 @pytest.mark.parametrize("part", [[UpstreamUnavailable("down")], ["a", UpstreamUnavailable("cut")], [BUSY]])
 def test_a_permit_is_given_back_on_an_error(part):
-    layer, _ = layered(ScriptedUpstream([part]))
+    layer, permits, _ = layered(ScriptedUpstream([part]))
     with pytest.raises((UpstreamUnavailable, UpstreamBusy)):
         run_virtual(read_text(layer, make_call()))
-    assert layer.inflight == 0
+    assert permits.limit.inflight == 0
 
 
 @pytest.mark.parametrize("part", [[Wait(60), "a"], ["a", Wait(60), "b"]])
 def test_a_permit_is_given_back_on_cancellation(part):
     upstream = ScriptedUpstream([part])
-    layer, _ = layered(upstream)
+    layer, permits, _ = layered(upstream)
 
     async def main():
         task = asyncio.create_task(read_text(layer, make_call()))
@@ -337,29 +338,29 @@ def test_a_permit_is_given_back_on_cancellation(part):
             await task
 
     run_virtual(main())
-    assert layer.inflight == upstream.active == 0
+    assert permits.limit.inflight == upstream.active == 0
 
 
 def test_a_permit_is_given_back_on_leaving_early():
-    layer, _ = layered(ScriptedUpstream([["a", Wait(60), "b"]]))
+    layer, permits, _ = layered(ScriptedUpstream([["a", Wait(60), "b"]]))
 
     async def main():
         async with layer(make_call()):
             pass
 
     run_virtual(main())
-    assert layer.inflight == 0
+    assert permits.limit.inflight == 0
 
 
 def test_at_the_limit_a_call_is_refused_and_nothing_is_opened():
     upstream = ScriptedUpstream([["a", Wait(60), "b"]])
-    layer, meter = layered(upstream, max_concurrency=2)
+    layer, permits, meter = layered(upstream, max_concurrency=2)
 
     async def main():
         tasks = [asyncio.create_task(read_text(layer, make_call())) for _ in range(2)]
         await asyncio.sleep(0)
         clock = AlarmLoopClock()
-        layer_full = not layer.available(clock.now())
+        layer_full = not permits.available(clock.now())
         with pytest.raises(UpstreamThrottled) as refused:
             await read_text(layer, make_call())
         assert layer_full
@@ -374,7 +375,7 @@ def test_at_the_limit_a_call_is_refused_and_nothing_is_opened():
 
 def test_a_throttle_is_passed_on_and_holds_off():
     upstream = ScriptedUpstream([[UpstreamThrottled("slow down", status=429, retry_after=7)], ["a"]])
-    layer, meter = layered(upstream)
+    layer, permits, meter = layered(upstream)
 
     async def main():
         with pytest.raises(UpstreamThrottled) as refused:
@@ -384,7 +385,7 @@ def test_a_throttle_is_passed_on_and_holds_off():
             await read_text(layer, make_call())
         assert refused.value.retry_after == 7
         await asyncio.sleep(7)
-        assert layer.retry_at == 7
+        assert permits.limit.retry_at == 7
         assert await read_text(layer, make_call()) == "a"
 
     run_virtual(main())
@@ -395,7 +396,7 @@ def test_a_throttle_is_passed_on_and_holds_off():
 
 def test_with_patience_calls_wait_in_their_order():
     upstream = ScriptedUpstream([["a", Wait(2), "b"]])
-    layer, meter = layered(upstream, max_concurrency=1, patience=5)
+    layer, permits, meter = layered(upstream, max_concurrency=1, patience=5)
     done = []
 
     async def one(number):
@@ -412,12 +413,12 @@ def test_with_patience_calls_wait_in_their_order():
     assert done == [(0, 2), (1, 4), (3, "refused"), (2, 6)]
     assert upstream.most_active == 1
     assert len(meter.of(AttemptRefused)) == 1
-    assert layer.inflight == layer.waiting == 0
+    assert permits.limit.inflight == permits.waiting == 0
 
 
 def test_who_waits_is_woken_when_the_hold_off_ends():
     upstream = ScriptedUpstream([[UpstreamThrottled("slow down", status=429, retry_after=3)], ["a"]])
-    layer, _ = layered(upstream, patience=5)
+    layer, _, _ = layered(upstream, patience=5)
 
     async def main():
         with pytest.raises(UpstreamThrottled):
@@ -430,7 +431,7 @@ def test_who_waits_is_woken_when_the_hold_off_ends():
 
 def test_patience_is_not_spent_on_a_longer_hold_off():
     upstream = ScriptedUpstream([[UpstreamThrottled("slow down", status=429, retry_after=60)], ["a"]])
-    layer, _ = layered(upstream, patience=5)
+    layer, _, _ = layered(upstream, patience=5)
 
     async def main():
         for _ in range(2):
@@ -443,7 +444,7 @@ def test_patience_is_not_spent_on_a_longer_hold_off():
 
 @pytest.mark.parametrize("when", [1, 2])
 def test_who_waits_may_be_cancelled_even_as_the_permit_comes(when):
-    layer, _ = layered(ScriptedUpstream([["a", Wait(2), "b"]]), max_concurrency=1, patience=5)
+    layer, permits, _ = layered(ScriptedUpstream([["a", Wait(2), "b"]]), max_concurrency=1, patience=5)
 
     async def main():
         first = asyncio.create_task(read_text(layer, make_call()))
@@ -458,6 +459,6 @@ def test_who_waits_may_be_cancelled_even_as_the_permit_comes(when):
         with pytest.raises(asyncio.CancelledError):
             await second
         assert await third == "ab"
-        assert layer.inflight == layer.waiting == 0
+        assert permits.limit.inflight == permits.waiting == 0
 
     run_virtual(main())

@@ -37,6 +37,9 @@ class Limit:
     def wait(self, now):
         return self._wait
 
+    def worth_waiting(self, now, patience):
+        return self._wait < patience
+
 
 def make_group(*members, strategy="latency", **options):
     meter = RecordingMeter()
@@ -151,6 +154,14 @@ def test_all_ejected_means_a_probe_now_and_then():
         assert len(meter.of(BalancePanicked)) == 8
 
     run_virtual(main())
+
+
+def test_a_call_waits_its_turn_where_all_are_full():
+    patient = Member("patient", ScriptedUpstream([["a"]]), limits=(Limit(wait=3),), patience=5)
+    hasty = Member("hasty", ScriptedUpstream([["a"]]), limits=(Limit(wait=3),), patience=1)
+    assert make_group(hasty, patient)[0].pick(make_call(), 0.0) is patient
+    with pytest.raises(NoHealthyUpstream):
+        make_group(hasty)[0].pick(make_call(), 0.0)
 
 
 def test_no_panic_while_somebody_is_only_full():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.errors import UpstreamBusy, UpstreamThrottled, UpstreamUnavailable
+from policies.errors import AttemptHeldBack, UpstreamBusy, UpstreamThrottled, UpstreamUnavailable
 from policies.facts import AttemptRefused
 from policies.throttle import AcceptRatio, ClientThrottle, ThrottleOptions
 from tests.kit.alarm_clock import AlarmLoopClock
@@ -97,7 +97,7 @@ def test_attempts_without_an_outcome_are_no_refusals():
     [
         (["a"], (1, 1)),
         ([UpstreamBusy("busy", status=503)], (1, 0)),
-        ([UpstreamThrottled("refused by another gate")], (0, 0)),
+        ([AttemptHeldBack("held back by another gate")], (0, 0)),
         ([UpstreamUnavailable("down")], (0, 0)),
         (["a", UpstreamUnavailable("cut")], (1, 1)),
     ],

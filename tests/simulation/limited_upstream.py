@@ -16,6 +16,7 @@ from random import Random
 
 from policies.adaptive import AdaptiveConcurrency
 from policies.errors import UpstreamBusy, UpstreamThrottled
+from policies.permits import Permits
 from policies.service import Event, Reply, Usage
 from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, make_call
@@ -153,7 +154,14 @@ def overload(upstream, limits, *, rate, seconds=900, watch=None):
     async def main():
         clock = AlarmLoopClock()
         gateways = [
-            AdaptiveConcurrency(upstream, upstream="up", limit=limit, clock=clock, meter=meter)
+            AdaptiveConcurrency(
+                upstream,
+                upstream="up",
+                permits=Permits(limit, clock=clock),
+                patience=30.0,
+                clock=clock,
+                meter=meter,
+            )
             if limit is not None
             else upstream
             for limit in limits

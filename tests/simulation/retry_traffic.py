@@ -214,8 +214,17 @@ class Killed(ChunkedUpstream):
             yield reply
 
 
-def killed_before_the_first_event(*, rate=50, seconds=20, kill=10.0, seed=3):
-    """Two equals and a fallback, of which first one and then both equals die: what the clients got."""
+@dataclass
+class Deaths:
+    """What clients got while upstreams died: when who answered, wrong texts, and errors."""
+
+    answered: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in "abc"})
+    wrong: int = 0
+    errors: list[GatewayError] = field(default_factory=list)
+
+
+def deaths_along_a_route(*, rate=50, seconds=20, kill=10.0, seed=3):
+    """Two equals and a fallback: one equal dies, then the other, always before a first event."""
     rng = random.Random(seed)
     text = [f" token{k}" for k in range(60)]
     a, b, c = (Killed(name, text) for name in "abc")
@@ -223,14 +232,16 @@ def killed_before_the_first_event(*, rate=50, seconds=20, kill=10.0, seed=3):
     first, balance = retrying(a, b, rng=rng, budget=RetryBudget(BudgetOptions()))
     last, _ = retrying(c, rng=rng, budget=RetryBudget(BudgetOptions()))
     route = Failover([Step("ab", first, another=balance.another), Step("c", last)], meter=RecordingMeter())
-    got, errors = [], []
+    deaths = Deaths()
 
     async def one():
         try:
             async with route(make_call()) as reply:
-                got.append("".join([event.text async for event in reply.events]))
+                deaths.answered[reply.upstream].append(CLOCK.now())
+                got = "".join([event.text async for event in reply.events])
+                deaths.wrong += got != "".join(text)
         except GatewayError as error:
-            errors.append(error)
+            deaths.errors.append(error)
 
     async def run():
         async with asyncio.TaskGroup() as group:
@@ -239,4 +250,4 @@ def killed_before_the_first_event(*, rate=50, seconds=20, kill=10.0, seed=3):
                 group.create_task(one())
 
     run_virtual(run())
-    return got, errors, "".join(text)
+    return deaths

@@ -16,11 +16,11 @@ from tests.simulation.other_limits import Aimd, Gradient2, Unlimited
 
 STEPS = Capacity((0, 40), (300, 12), (600, 40))
 RATE = 2 * 40 / MEAN_DURATION
-PATIENT = AdaptiveOptions(patience=30)
+DEFAULT = AdaptiveOptions()
 SEEDS = (1, 2, 3)
 
 
-def adaptive(seed=1, options=PATIENT):
+def adaptive(seed=1, options=DEFAULT):
     return ConcurrencyLimit(options, random=Random(seed))
 
 
@@ -49,9 +49,7 @@ def test_a_hidden_moving_limit_is_found_and_followed():
     [("no limit", Unlimited, 0.5), ("AIMD", Aimd, 0.06), ("Gradient2 on total latency", Gradient2, 0.06)],
 )
 def test_others_refuse_more_or_use_less(name, limit, refused_above):
-    limits = [limit()] if limit is Unlimited else [limit(PATIENT)]
-    if limit is Unlimited:
-        limits[0].options = PATIENT
+    limits = [limit() if limit is Unlimited else limit(DEFAULT)]
     _, refused, _ = figures(name, [run(limits)])
     assert refused > refused_above
 

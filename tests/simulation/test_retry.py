@@ -50,12 +50,3 @@ def test_a_dead_one_of_three_costs_no_answers():
     )
     assert strict < 0.9
     assert ours >= 0.999
-
-
-def test_an_upstream_killed_before_the_first_event_is_not_noticed():
-    got, errors, text = traffic.killed_before_the_first_event()
-    wrong = sum(answer != text for answer in got)
-    print(f"\nkilled before the first event: {len(got)} answers, {len(errors)} errors, {wrong} wrong texts")
-    assert len(got) > 900
-    assert not errors
-    assert wrong == 0

@@ -1,0 +1,169 @@
+"""Upstreams in use: one for each account and model, with what has been learnt of it.
+
+Routes that lead to the same upstream share it, and it outlives a reload of the configuration as long
+as its provider's settings stay the same: a limit once found isn't searched for again.
+"""
+
+import asyncio
+import random
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from gateway.providers.dialect import Account
+from gateway.providers.probes import probe_check
+from gateway.settings import LocalProvider, Provider
+from gateway.settings.upkeep import WEEK
+from gateway.settings.upkeep import Schedule as ScheduleSettings
+from policies.concurrency import AdaptiveOptions, ConcurrencyLimit
+from policies.health import Health, HealthOptions
+from policies.permits import Permits
+from policies.ports import AlarmClock, Meter
+from policies.probe import ProbeOptions, Prober, ProbeSchedule
+from policies.schedule import CurrentTerms, Schedule, Terms, Window
+from policies.throttle import AcceptRatio, ThrottleOptions
+
+_LOCAL_PRICE = 0.001
+_UNKNOWN_PRICE = 1.0
+_LOCAL_PRIORITY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What layers are given: time, chance, ears, and the way out."""
+
+    clock: AlarmClock
+    wall_time: Callable[[], float]
+    rng: random.Random
+    meter: Meter
+    transport: httpx.AsyncBaseTransport
+
+
+@dataclass(eq=False)
+class Upstream:
+    """One account and model, and what is known of it.
+
+    ``price`` is in US dollars for a million tokens, input and output taken together.
+    """
+
+    provider: Provider | LocalProvider
+    account: Account
+    model: str
+    health: Health
+    permits: Permits
+    ratio: AcceptRatio
+    prober: Prober
+    terms: CurrentTerms | None
+    weight: float
+    price: float
+    priority: int
+
+
+class Upstreams:
+    """The upstreams that any service leads to. One that nothing leads to any more is forgotten."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._known: weakref.WeakValueDictionary[tuple[str, str], Upstream] = weakref.WeakValueDictionary()
+        self._shared: weakref.WeakValueDictionary[tuple[str, str], Permits] = weakref.WeakValueDictionary()
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(
+            sorted(self._known.values(), key=lambda upstream: (upstream.account.name, upstream.model))
+        )
+
+    def get(self, provider: Provider | LocalProvider, account: Account, model: str) -> Upstream:
+        """The upstream of this account and model; a new one where its settings are new."""
+        upstream = self._known.get((account.name, model))
+        if upstream is None or upstream.provider != provider or upstream.account != account:
+            upstream = self._make(provider, account, model)
+            self._known[account.name, model] = upstream
+        return upstream
+
+    def _make(self, provider: Provider | LocalProvider, account: Account, model: str) -> Upstream:
+        parts = self._parts
+        health = Health(account.name, model=model, options=HealthOptions(), rng=parts.rng, meter=parts.meter)
+        terms = None
+        if isinstance(provider, Provider) and provider.schedule is not None:
+            terms = CurrentTerms(_schedule(provider.schedule, provider), wall=parts.wall_time)
+        upstream = Upstream(
+            provider=provider,
+            account=account,
+            model=model,
+            health=health,
+            permits=self._permits(provider, model, terms),
+            ratio=AcceptRatio(ThrottleOptions(), random=parts.rng),
+            prober=self._prober(provider, account, model, health),
+            terms=terms,
+            weight=provider.weight if isinstance(provider, Provider) else 1.0,
+            price=_price(provider, model),
+            priority=provider.priority if isinstance(provider, Provider) else _LOCAL_PRIORITY,
+        )
+        watching = asyncio.create_task(upstream.prober.run())
+        weakref.finalize(upstream, watching.cancel)
+        return upstream
+
+    def _permits(self, provider: Provider | LocalProvider, model: str, terms: CurrentTerms | None) -> Permits:
+        """The permits of this upstream, or those that all accounts of its quota share."""
+        quota = provider.quota if isinstance(provider, Provider) else None
+        permits = None if quota is None else self._shared.get((quota, model))
+        if permits is None:
+            most = provider.max_concurrency if isinstance(provider, Provider) else None
+            limit = ConcurrencyLimit(
+                AdaptiveOptions(max_concurrency=most),
+                random=self._parts.rng,
+                ceiling=None if terms is None else terms.max_concurrency,
+            )
+            permits = Permits(limit, clock=self._parts.clock)
+            if quota is not None:
+                self._shared[quota, model] = permits
+        return permits
+
+    def _prober(
+        self, provider: Provider | LocalProvider, account: Account, model: str, health: Health
+    ) -> Prober:
+        parts = self._parts
+        options = ProbeOptions()
+        if isinstance(provider, Provider):
+            said = provider.probe
+            options = ProbeOptions(kind=said.kind, interval=said.interval, paid_per_hour=said.paid_per_hour)
+        return Prober(
+            health,
+            probe_check(account, model, options.kind, parts.transport, parts.wall_time),
+            schedule=ProbeSchedule(options, parts.rng),
+            clock=parts.clock,
+            meter=parts.meter,
+        )
+
+
+def _schedule(settings: ScheduleSettings, provider: Provider) -> Schedule:
+    """The configured windows, with the provider's own terms where a window or the hour says nothing."""
+    return Schedule(
+        zone=settings.zone,
+        windows=tuple(
+            Window(
+                start=window.start,
+                end=window.end,
+                days=frozenset(WEEK.index(day) for day in window.days),
+                terms=Terms(
+                    weight=1.0 if window.weight is None else window.weight / provider.weight,
+                    max_concurrency=(
+                        provider.max_concurrency if window.max_concurrency is None else window.max_concurrency
+                    ),
+                ),
+            )
+            for window in settings.windows
+        ),
+        otherwise=Terms(max_concurrency=provider.max_concurrency),
+    )
+
+
+def _price(provider: Provider | LocalProvider, model: str) -> float:
+    """What balancing by price compares: a token in and a token out, in dollars for a million."""
+    if isinstance(provider, LocalProvider):
+        return _LOCAL_PRICE
+    prices = provider.facts.prices
+    listed = None if prices is None else prices.models.get(model)
+    return _UNKNOWN_PRICE if listed is None else max(listed.input + listed.output, _LOCAL_PRICE)
