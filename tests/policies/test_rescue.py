@@ -88,6 +88,21 @@ def test_a_broken_stream_is_carried_on_as_one(cut, fault, continues):
     assert second.errors == [None]
 
 
+def test_a_target_that_ignores_the_prefill_is_not_believed():
+    first = ChunkedUpstream("a", HELLO, cut=3, fault=BROKEN)
+    service, meter = rescue(InTurn(first, ChunkedUpstream("c", HELLO)), ChunkedUpstream("b", HELLO))
+    assert run_virtual(read(service, make_call()))[0] == "".join(HELLO)
+    assert outcomes(meter) == ["diverged", "restarted"]
+
+
+def test_a_continuation_that_sounds_like_the_beginning_is_passed_on_when_it_turns():
+    pieces = ["ab", "cd", "a", "b", "ce", "f"]
+    first = ChunkedUpstream("a", pieces, cut=2, fault=BROKEN)
+    service, meter = rescue(first, ChunkedUpstream("b", pieces, prefills=True))
+    assert run_virtual(read(service, make_call()))[0] == "abcdabcef"
+    assert outcomes(meter) == ["continued"]
+
+
 def test_usage_adds_up_after_a_continuation():
     first = ChunkedUpstream("a", HELLO, cut=3, fault=BROKEN)
     second = ChunkedUpstream("b", HELLO, prefills=True)
@@ -393,9 +408,10 @@ PIECES = st.builds(pieces_of, LETTERS, st.lists(st.integers(0, 30), max_size=8))
     chunkings=st.lists(st.lists(st.integers(0, 30), max_size=8), min_size=4, max_size=4),
     cuts=st.lists(st.none() | st.integers(0, 8), min_size=4, max_size=4),
     faults=st.lists(st.sampled_from([BROKEN, None]), min_size=4, max_size=4),
-    prefills=st.booleans(),
+    mode=st.sampled_from(["restart", "continue", "prefill ignored"]),
 )
-def test_faithful_upstreams_give_the_whole_text_or_an_error(text, chunkings, cuts, faults, prefills):
+def test_faithful_upstreams_give_the_whole_text_or_an_error(text, chunkings, cuts, faults, mode):
+    prefills = mode == "continue"
     upstreams = [
         ChunkedUpstream(
             str(k), pieces_of(text, chunkings[k]), cut=cuts[k], fault=faults[k], prefills=prefills
@@ -403,7 +419,7 @@ def test_faithful_upstreams_give_the_whole_text_or_an_error(text, chunkings, cut
         for k in range(4)
     ]
     inner = InTurn(*upstreams)
-    service, _ = rescue(inner, inner if prefills else None)
+    service, _ = rescue(inner, None if mode == "restart" else inner)
     got = []
 
     async def run():
