@@ -7,6 +7,7 @@ blind while the first token is awaited.
 
 import asyncio
 import logging
+from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
@@ -215,8 +216,8 @@ class Exchange:
             overhead = self._call.overhead(self._first_event)
             headers += [
                 (b"openai-processing-ms", b"%d" % round(self._first_event * 1000)),
-                (b"x-tidegate-upstream", reply.upstream.encode()),
-                (b"x-tidegate-model", reply.model.encode()),
+                (b"x-tidegate-upstream", _header_value(reply.upstream)),
+                (b"x-tidegate-model", _header_value(reply.model)),
                 (b"x-tidegate-queue-ms", b"%.3f" % (self._call.queued * 1000)),
                 (b"x-tidegate-overhead-ms", b"%.3f" % (overhead * 1000)),
             ]
@@ -263,3 +264,8 @@ class Exchange:
             ),
             serving.wall_time(),
         )
+
+
+def _header_value(text: str) -> bytes:
+    """``text``, percent-encoded unless it is visible ASCII: a model's name may be any word of a client's."""
+    return (text if text.isascii() and text.isprintable() else quote(text)).encode()

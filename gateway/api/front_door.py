@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access_log import AccessRecord
-from gateway.api.request import request_id
+from gateway.api.request import header, request_id
 from gateway.serving import Serving
 
 _POLLED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -47,7 +48,8 @@ class FrontDoor:
             await send(message)
 
         try:
-            await self._rest(scope, receive, send_with_id)
+            limited = _limited(scope, receive, serving.settings.server.max_body)
+            await self._rest(scope, limited, send_with_id)
         finally:
             if serving.access_log is not None and scope["path"] not in _POLLED:
                 record = AccessRecord(
@@ -59,3 +61,22 @@ class FrontDoor:
                     duration=serving.clock.now() - arrived,
                 )
                 serving.access_log.write(record, serving.wall_time())
+
+
+def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """``receive`` that ends a request whose body is over ``limit`` bytes, for whoever reads it, with 413."""
+    declared = header(scope, b"content-length")
+    size = 0 if declared is None else int(declared)
+    read = 0
+
+    async def receive_limited() -> Message:
+        nonlocal read
+        message = {} if size > limit else await receive()
+        read += len(message.get("body", b""))
+        if max(size, read) > limit:
+            raise HTTPException(
+                413, f"The body is larger than {limit} bytes, the most that this gateway takes."
+            )
+        return message
+
+    return receive_limited

@@ -13,6 +13,9 @@ from typing_extensions import TypedDict
 from policies.errors import InvalidRequest
 from policies.service import Operation
 
+_SAFE_DEPTH = 250
+"""A body with no more brackets than this can't be nested too deep for orjson, which writes 254 levels."""
+
 
 class StreamOptions(BaseModel):
     """Options of a stream."""
@@ -33,7 +36,7 @@ class Message(TypedDict):
 class _Envelope(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
-    model: Annotated[str, Field(min_length=1, description="A model of GET /v1/models.")]
+    model: Annotated[str, Field(min_length=1, max_length=512, description="A model of GET /v1/models.")]
     user: str | None = None
 
 
@@ -97,11 +100,22 @@ def parse(operation: Operation, body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The body isn't valid JSON: {detail}.", code="invalid_json") from None
     if not isinstance(request, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_type")
+    if body.count(b"[") + body.count(b"{") > _SAFE_DEPTH and not _can_be_written(request):
+        raise InvalidRequest("The body is nested too deep.", code="invalid_value")
     try:
         ENVELOPES[operation].model_validate(request)
     except ValidationError as error:
         raise _invalid(error) from None
     return request
+
+
+def _can_be_written(request: dict[str, Any]) -> bool:
+    """Whether the body can be passed on: what is written may be nested less deep than what is read."""
+    try:
+        orjson.dumps(request)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:

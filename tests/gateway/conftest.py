@@ -3,6 +3,7 @@
 import pytest
 
 from tests.kit import processes
+from tests.kit.chat import PROMPT
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,9 @@ def gateway(upstream, tmp_path_factory):
     config = processes.settings(upstream.url, folder / "keys.db", server={"cors": origins})
     with processes.gateway(folder, config) as running:
         yield running
+        log = running.log()
+    for secret in (processes.CLIENT_KEY, processes.ADMIN_KEY, processes.UPSTREAM_KEY, PROMPT):
+        assert secret not in log, "a whole session's log holds a secret or a prompt"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import json
 
+import orjson
 import pytest
 
 from gateway.wire.models import parse
@@ -35,6 +36,7 @@ def test_a_sound_body_comes_through_untouched(operation, body):
 UNSOUND = [
     (Operation.CHAT, {**CHAT, "model": None}, "model", "invalid_value"),
     (Operation.CHAT, {**CHAT, "model": ""}, "model", "invalid_value"),
+    (Operation.CHAT, {**CHAT, "model": "m" * 513}, "model", "invalid_value"),
     (Operation.CHAT, {"messages": CHAT["messages"]}, "model", "missing_required_parameter"),
     (Operation.CHAT, {"model": "m"}, "messages", "missing_required_parameter"),
     (Operation.CHAT, {**CHAT, "messages": []}, "messages", "invalid_value"),
@@ -95,3 +97,17 @@ def test_a_value_is_never_told_back():
     with pytest.raises(InvalidRequest) as caught:
         parse(Operation.CHAT, json.dumps({**CHAT, "messages": "my secret prompt"}).encode())
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("depth", [10, 200, 253, 254, 300, 900, 5000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_what_is_let_in_can_be_written_again(depth, brackets):
+    opening, closing = ("[", "]") if brackets == "[]" else ('{"a":', "}")
+    body = f'{{"model": "m", "messages": [{{"role": "user"}}], "deep": {opening * depth}1{closing * depth}}}'
+    try:
+        request = parse(Operation.CHAT, body.encode())
+    except InvalidRequest:
+        assert depth > 250
+    else:
+        assert orjson.dumps(request)
+        assert depth < 300
