@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from policies.budget import RetryBudget
 from policies.errors import (
+    AttemptHeldBack,
     NoHealthyUpstream,
     UpstreamError,
     UpstreamKeyRejected,
@@ -166,6 +167,7 @@ class _Retries:
         self._backoff = Backoff(layer.options, layer.random)
         self._wait = 0.0
         self._begun = False
+        self._paid = False
         self._over = False
 
     async def reply(self) -> Reply:
@@ -183,7 +185,8 @@ class _Retries:
         except NoHealthyUpstream:
             self._over = True
             raise self._failure from None
-        self._layer.budget.refund()
+        if self._paid:
+            self._layer.budget.refund()
         return reply
 
     def _again(self, state: RetryCallState) -> bool:
@@ -199,7 +202,9 @@ class _Retries:
         )
         if wait is None:
             return False
-        if not layer.budget.withdraw(now):
+        # An attempt that a gate of ours held back cost nobody anything, so its successor is no extra load.
+        self._paid = not isinstance(error, AttemptHeldBack)
+        if self._paid and not layer.budget.withdraw(now):
             layer.meter.emit(RetryRefused(call, type(error).__name__, upstream))
             return False
         layer.meter.emit(RetryScheduled(call, type(error).__name__, upstream, wait))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.clock import LoopClock
 from policies.budget import BudgetOptions, RetryBudget
 from policies.errors import (
+    AttemptHeldBack,
     DeadlineExceeded,
     InvalidRequest,
     NoHealthyUpstream,
@@ -251,6 +252,13 @@ def test_a_retry_that_is_answered_costs_nothing():
         return [await read_text(service, make_call()) for _ in range(50)]
 
     assert run_virtual(many()) == ["ok"] * 50
+
+
+def test_an_attempt_that_was_held_back_costs_nothing():
+    upstream = ScriptedUpstream([[AttemptHeldBack("gate")], ["ok"]])
+    service, _ = retrying(upstream, budget=BudgetOptions(ratio=0, per_second=0))
+    assert run_virtual(read_text(service, make_call())) == "ok"
+    assert service.budget.balance(1) == 0
 
 
 @pytest.mark.parametrize(

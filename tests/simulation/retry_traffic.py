@@ -83,7 +83,7 @@ def retrying(*upstreams, rng, budget, **options):
     members = [
         Member(
             upstream.name,
-            ObserveAttempts(upstream, upstream=upstream.name, model=None, clock=CLOCK, meter=meter),
+            ObserveAttempts(upstream, upstream=upstream.name, model="m", clock=CLOCK, meter=meter),
         )
         for upstream in upstreams
     ]
