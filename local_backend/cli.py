@@ -5,12 +5,15 @@ Exit codes: 0 fine, 2 a wrong argument or configuration, 1 anything else.
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from local_backend.clock import now
 from local_backend.errors import BackendError
+from local_backend.parent import exit_with_parent
+from local_backend.serve.listen import bind
 from local_backend.weights.paths import default_cache_dir
+from local_backend.weights.progress import StderrProgress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _prepare(options)
         return _serve(options)
     except BackendError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 1
@@ -37,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--model",
         default="smollm2-135m-moe",
-        help="the bundled model's name, a .gguf file of a dense Llama model, or a DeepSeek-V3 folder (%(default)s)",
+        help="the bundled model's name, a dense Llama's .gguf file, or a DeepSeek-V3 folder (%(default)s)",
     )
     model.add_argument(
         "--profile", default="exact", choices=["exact"], help="how it is converted (%(default)s)"
@@ -85,41 +88,37 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(options: argparse.Namespace) -> int:
     # Imported here, as in _serve, so that a wrong argument is answered before torch is loaded.
-    from local_backend.weights.prepare import prepare_model
-    from local_backend.weights.progress import StderrProgress
+    from local_backend.weights.prepare import prepare_model  # noqa: PLC0415
 
     folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
-    print(folder.path)
+    sys.stdout.write(f"{folder.path}\n")
     return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
-    started = time.monotonic()
-    from local_backend.parent import exit_with_parent
-    from local_backend.serve.listen import bind
+    started = now()
 
     if options.parent_pid is not None:
         exit_with_parent(options.parent_pid)
     sock = bind(options.host, options.port)
-    from local_backend.launch import ServeOptions, serve
+    from local_backend.launch import ServeOptions, serve  # noqa: PLC0415
 
-    serve(
-        ServeOptions(
-            model=options.model,
-            profile=options.profile,
-            cache_dir=options.cache_dir,
-            device=options.device,
-            dtype=options.dtype,
-            threads=options.threads,
-            max_concurrency=options.max_concurrency,
-            max_queue=options.max_queue,
-            max_length=options.max_length,
-            default_max_tokens=options.default_max_tokens,
-            drain=options.drain,
-            started=started,
-        ),
-        sock,
+    wanted = ServeOptions(
+        model=options.model,
+        profile=options.profile,
+        cache_dir=options.cache_dir,
+        device=options.device,
+        dtype=options.dtype,
+        threads=options.threads,
+        max_concurrency=options.max_concurrency,
+        max_queue=options.max_queue,
+        max_length=options.max_length,
+        default_max_tokens=options.default_max_tokens,
+        drain=options.drain,
+        started=started,
     )
+    with sock:
+        serve(wanted, sock)
     return 0
 
 

@@ -4,12 +4,12 @@ import hashlib
 import logging
 import os
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from local_backend.clock import now
 from local_backend.engine.cache import LatentCache
 from local_backend.engine.engine import Engine
 from local_backend.engine.runner import ModelRunner
@@ -61,7 +61,7 @@ def serve(options: ServeOptions, sock: socket.socket) -> None:
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
-    log.info("loaded", extra={"facts": {**facts, "seconds": round(time.monotonic() - options.started, 2)}})
+    log.info("loaded", extra={"facts": {**facts, "seconds": round(now() - options.started, 2)}})
     server.run(build_app(service), service.engine, sock, options.drain)
 
 
@@ -107,7 +107,7 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype for `auto`, `float32` or `bfloat16`; auto is bfloat16 where it is native."""
     if name == "auto":
-        native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
         name = "bfloat16" if native else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 

@@ -1,1 +1,1 @@
-"""The inference engine: requests, scheduling, the latent cache, sampling, and the one thread that runs the model."""
+"""The inference engine: requests, scheduling, latent cache, sampling, and the thread that runs it all."""

@@ -1,7 +1,8 @@
 """Bounds how many sequences are open, and says truthfully when to come back.
 
-A place frees when a running sequence ends. With n running that each last `mean` seconds, the next one ends after
-about mean / n (their remaining times taken as exponential, so how long each has run already does not matter).
+A place frees when a running sequence ends. With n running that each last `mean` seconds, the next one ends
+after about mean / n (their remaining times taken as exponential, so how long each has run already does not
+matter).
 """
 
 _SMOOTHING = 0.2
@@ -16,7 +17,7 @@ class QueueFull(Exception):
 
 
 class Admission:
-    """Counts open sequences against `max_concurrency` running and `max_queue` waiting ones. Not thread-safe."""
+    """Counts open sequences against the places to run and to wait. Not thread-safe."""
 
     def __init__(self, max_concurrency: int, max_queue: int, first_guess: float = 5.0) -> None:
         self._max_concurrency = max_concurrency

@@ -12,7 +12,7 @@ from local_backend.model.config import DeepseekConfig
 
 
 class LatentCache:
-    """One tensor [layers, slots, max_length, latent_dim]; the scheduler owns the slots, the model reads and writes."""
+    """One tensor [layers, slots, max_length, latent_dim]; the scheduler gives out the slots."""
 
     def __init__(
         self, config: DeepseekConfig, slots: int, max_length: int, device: torch.device, dtype: torch.dtype
@@ -27,7 +27,7 @@ class LatentCache:
 
 
 class SlotView:
-    """A batch's slots, as the model's LatentView. Neighbouring slots are read in place, others are gathered."""
+    """A batch's slots, as the model's LatentView: neighbours are read in place, others gathered."""
 
     def __init__(self, latents: Tensor, slots: Sequence[int]) -> None:
         self._latents = latents

@@ -81,7 +81,7 @@ class Engine:
         self._thread.start()
 
     def submit(self, prompts: Series[Series[int]], params: Series[SamplingParams]) -> Generation:
-        """Queue one sequence for each prompt and its params, all or none. Raises QueueFull or EngineStopped."""
+        """Queue a sequence for each prompt and its params, all or none; raises QueueFull or EngineStopped."""
         if not self._accepting:
             raise EngineStopped("the engine is not running")
         self.admission.enter(len(prompts))

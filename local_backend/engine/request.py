@@ -9,8 +9,8 @@ from enum import StrEnum
 class SamplingParams:
     """How tokens are chosen. Temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 keep every token.
 
-    `seed` makes a result repeatable whatever runs beside it; without one the draw is random. `top_logprobs` None
-    reports no log-probabilities, 0 those of the chosen tokens alone.
+    `seed` makes a result repeatable whatever runs beside it; without one the draw is random. `top_logprobs`
+    None reports no log-probabilities, 0 those of the chosen tokens alone.
     """
 
     max_tokens: int
@@ -37,7 +37,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True)
 class Token:
-    """A sampled token; log-probabilities are of the model's own distribution, before temperature and penalties."""
+    """A sampled token; log-probabilities are the model's own, before temperature and penalties."""
 
     id: int
     logprob: float | None = None

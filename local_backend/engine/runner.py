@@ -20,7 +20,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def prefill(self, sequence: Sequence, start: int, end: int) -> Tensor:
-        """Cache the prompt tokens [start, end); returns the last one's logits, float32 [vocab_size] on the CPU."""
+        """Cache the prompt tokens [start, end); the last one's logits, float32 [vocab_size] on the CPU."""
         ids = torch.tensor([sequence.prompt[start:end]], device=self._device)
         positions = torch.arange(start, end, device=self._device)[None]
         view = self._cache.view([_slot(sequence)])
@@ -29,7 +29,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def decode(self, sequences: Series[Sequence]) -> Tensor:
-        """Cache each sequence's last token; returns the logits after it, float32 [batch, vocab_size] on the CPU."""
+        """Cache each sequence's last token; the logits after it, float32 [batch, vocab_size] on the CPU."""
         ids = torch.tensor([[sequence.generated[-1]] for sequence in sequences], device=self._device)
         positions = torch.tensor([[sequence.num_cached] for sequence in sequences], device=self._device)
         length = max(sequence.num_cached for sequence in sequences) + 1

@@ -1,7 +1,7 @@
 """Chooses one token from one sequence's logits.
 
-Every sequence has its own generator and is sampled on its own, so a seed gives the same tokens whatever else is in
-the batch. The draw inverts the cumulative distribution with a single uniform number.
+Every sequence has its own generator and is sampled on its own, so a seed gives the same tokens whatever else
+is in the batch. The draw inverts the cumulative distribution with a single uniform number.
 """
 
 from collections.abc import Iterable
@@ -51,7 +51,7 @@ class Sampler:
         return Token(chosen, float(logprobs[chosen]), tuple(pairs))
 
     def _adjust(self, logits: Tensor) -> Tensor:
-        """Bias and penalties; presence and frequency as OpenAI defines them, repetition as CTRL (arXiv 1909.05858)."""
+        """Bias and penalties: presence and frequency as OpenAI's, repetition as CTRL's (arXiv 1909.05858)."""
         params = self._params
         if len(self._bias_ids):
             logits = logits.index_add(0, self._bias_ids, self._bias)
@@ -81,8 +81,8 @@ class Sampler:
 def restrict(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
     """The tokens that top_k, then top_p, then min_p leave: ids and their probabilities, not renormalised.
 
-    top_p (arXiv 1904.09751) keeps the smallest set of likeliest tokens that reaches it; min_p (arXiv 2407.01082)
-    keeps those at least that fraction as likely as the likeliest. One token is always left.
+    top_p (arXiv 1904.09751) keeps the smallest set of likeliest tokens that reaches it; min_p (arXiv
+    2407.01082) keeps those at least that fraction as likely as the likeliest. One token is always left.
     """
     if not params.top_k and params.top_p >= 1.0 and not params.min_p:
         return torch.arange(len(logits)), logits.softmax(-1)

@@ -1,8 +1,8 @@
 """Decides what each step of the engine runs: first come, first served, decode never waits for a long prompt.
 
-Every step decodes all sequences that have their prompt cached and, beside them, prefills at most `prefill_budget`
-prompt tokens (chunked prefill, Sarathi-Serve, arXiv 2403.02310), so a long prompt delays the others' next token by a
-bounded time.
+Every step decodes all sequences that have their prompt cached and, beside them, prefills at most
+`prefill_budget` prompt tokens (chunked prefill, Sarathi-Serve, arXiv 2403.02310), so a long prompt delays the
+others' next token by a bounded time.
 """
 
 import heapq

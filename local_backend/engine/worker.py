@@ -1,17 +1,17 @@
 """The engine's thread: takes commands, runs steps, posts what happened.
 
-A failing step means that the model or the device is broken: every open generation is told, and the engine stays
-failed until the process restarts.
+A failing step means that the model or the device is broken: every open generation is told, and the engine
+stays failed until the process restarts.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from torch import Tensor
 
+from local_backend.clock import now
 from local_backend.engine.request import Event, Finished, FinishReason, Sequence
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.sampler import Sampler
@@ -108,7 +108,7 @@ class Worker:
         for chunk in step.prefill:
             sequence = chunk.sequence
             if sequence.started is None:
-                sequence.started = time.monotonic()
+                sequence.started = now()
             row = self._runner.prefill(sequence, chunk.start, chunk.end)
             sequence.num_cached = chunk.end
             if sequence.is_prefilled:
@@ -126,7 +126,7 @@ class Worker:
             self._finish(sequence, FinishReason.LENGTH)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        seconds = None if sequence.started is None else time.monotonic() - sequence.started
+        seconds = None if sequence.started is None else now() - sequence.started
         self._scheduler.remove(sequence)
         del self._sequences[sequence.request_id]
         del self._samplers[sequence.request_id]

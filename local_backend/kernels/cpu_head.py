@@ -1,12 +1,13 @@
 """The output matrix on a CPU: a bfloat16 product finds the likely tokens, float32 decides between them.
 
-Reading a whole vocabulary in float32 for one token costs as much as half the layers. bfloat16 halves that, but rounds
-logits of 25 to steps of an eighth, so that near ties become real ones; the likeliest few are computed again exactly.
+Reading a whole vocabulary in float32 for one token costs as much as half the layers. bfloat16 halves that,
+but rounds logits of 25 to steps of an eighth, so that near ties become real ones; the likeliest few are
+computed again exactly.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 # The likeliest tokens that are computed exactly; they hold nearly all probability at usual temperatures.
 _EXACT = 64
@@ -22,7 +23,7 @@ class CpuHead(nn.Module):
         self._rounded = weight.to(torch.bfloat16)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits = F.linear(hidden.to(torch.bfloat16), self._rounded).float()
+        logits = functional.linear(hidden.to(torch.bfloat16), self._rounded).float()
         likely = logits.topk(min(_EXACT, logits.shape[-1]), dim=-1).indices
         exact = torch.einsum("...d,...kd->...k", hidden, self._weight[likely])
         return logits.scatter(-1, likely, exact)

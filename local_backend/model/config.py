@@ -72,7 +72,7 @@ class DeepseekConfig:
     @property
     def softmax_scale(self) -> float:
         """1/sqrt(qk_head_dim), times YaRN's mscale squared when `mscale_all_dim` asks for it."""
-        scale = self.qk_head_dim**-0.5
+        scale = 1 / math.sqrt(self.qk_head_dim)
         if self.rope.rope_type == "yarn" and self.rope.mscale_all_dim:
             scale *= yarn_mscale(self.rope.factor, self.rope.mscale_all_dim) ** 2
         return scale
@@ -118,7 +118,9 @@ def _rope_config(raw: Mapping[str, Any]) -> RopeConfig:
     if scaling["rope_type"] not in ("default", "yarn", "longrope"):
         raise WeightsError(f"rope_type {scaling['rope_type']!r} is not supported")
     known = {field.name for field in fields(RopeConfig)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in scaling.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in scaling.items()
+    }
     return RopeConfig(
         **{name: value for name, value in values.items() if name in known and value is not None}
     )

@@ -1,15 +1,17 @@
 """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 
-A token leaves one latent and one rotary key, shared by all heads. Two equivalent forms read them back: un-absorbed,
-which expands the latents to per-head keys and values and suits many queries at once (prefill), and absorbed, which
-moves the expansion to the query and the output and so reads the small latents directly (decode).
+A token leaves one latent and one rotary key, shared by all heads. Two equivalent forms read them back:
+un-absorbed, which expands the latents to per-head keys and values and suits many queries at once (prefill),
+and absorbed, which moves the expansion to the query and the output and so reads the small latents directly
+(decode).
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from local_backend.model.config import DeepseekConfig
 from local_backend.model.linear import Projection
@@ -29,8 +31,24 @@ class LatentView(Protocol):
         """The first `length` latents of every sequence, [batch, length, latent_dim]."""
 
 
+@dataclass(frozen=True)
+class Span:
+    """Where the tokens of a forward pass stand; the same for every layer.
+
+    positions: int64 [batch, tokens]. rotary: their cosine and sine, [batch, tokens, qk_rope_head_dim / 2]
+    each. visible: bool [batch, tokens, length], which of the first `length` cached positions a query may see.
+    absorbed: which of the two forms attention takes.
+    """
+
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor]
+    visible: Tensor
+    cache: LatentView
+    absorbed: bool
+
+
 class MultiHeadLatentAttention(nn.Module):
-    """One layer's attention. Cached latents are [kv_lora_rank | qk_rope_head_dim] wide, already normed and rotated."""
+    """One layer's attention; it caches [latent | rotary key] for a token, normed and rotated."""
 
     def __init__(self, config: DeepseekConfig, layer: int) -> None:
         super().__init__()
@@ -57,35 +75,25 @@ class MultiHeadLatentAttention(nn.Module):
         self.kv_b_proj = nn.Linear(self.kv_lora_rank, expanded, bias=False)
         self.o_proj = Projection(self.num_heads * self.v_head_dim, hidden, bias=bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        visible: Tensor,
-        cache: LatentView,
-        absorbed: bool,
-    ) -> Tensor:
-        """Attend from x [batch, tokens, hidden] to everything cached up to and including it.
-
-        visible: bool [batch, tokens, length], which of the first `length` cached positions each query may see.
-        Returns [batch, tokens, hidden].
-        """
+    def forward(self, x: Tensor, span: Span) -> Tensor:
+        """Attend from x [batch, tokens, hidden] to all that is cached up to it, itself included."""
         batch, tokens, _ = x.shape
-        cos, sin = rotary
+        cos, sin = span.rotary
         query = self._query(x).view(batch, tokens, self.num_heads, -1)
-        q_nope, q_rope = query.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
+        q_nope, q_rope = torch.split(query, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
         q_rope = rotate(q_rope, cos[:, :, None], sin[:, :, None], self.rope_interleave)
 
         compressed, k_rope = self.kv_a_proj_with_mqa(x).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
         )
         k_rope = rotate(k_rope, cos, sin, self.rope_interleave)
-        cache.write(self.layer, positions, torch.cat([self.kv_a_layernorm(compressed), k_rope], dim=-1))
+        span.cache.write(
+            self.layer, span.positions, torch.cat([self.kv_a_layernorm(compressed), k_rope], dim=-1)
+        )
 
-        latents = cache.read(self.layer, visible.shape[-1])
-        attend = self._attend_absorbed if absorbed else self._attend_expanded
-        output: Tensor = self.o_proj(attend(q_nope, q_rope, latents, visible))
+        latents = span.cache.read(self.layer, span.visible.shape[-1])
+        attend = self._attend_absorbed if span.absorbed else self._attend_expanded
+        output: Tensor = self.o_proj(attend(q_nope, q_rope, latents, span.visible))
         return output
 
     def _query(self, x: Tensor) -> Tensor:
@@ -97,12 +105,12 @@ class MultiHeadLatentAttention(nn.Module):
         return query
 
     def _attend_expanded(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, visible: Tensor) -> Tensor:
-        """Queries [batch, tokens, heads, *] over latents [batch, length, latent_dim] -> [batch, tokens, heads * v]."""
-        compressed, k_rope = latents.split([self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
-        expanded = self.kv_b_proj(compressed).unflatten(-1, (self.num_heads, -1))
-        k_nope, value = expanded.split([self.qk_nope_head_dim, self.v_head_dim], dim=-1)
+        """Queries [batch, tokens, heads, *], latents [batch, length, *] -> [batch, tokens, heads * v]."""
+        compressed, k_rope = torch.split(latents, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
+        expanded = torch.unflatten(self.kv_b_proj(compressed), -1, (self.num_heads, -1))
+        k_nope, value = torch.split(expanded, [self.qk_nope_head_dim, self.v_head_dim], dim=-1)
         shared = k_rope[:, :, None].expand(-1, -1, self.num_heads, -1)
-        output = F.scaled_dot_product_attention(
+        output = functional.scaled_dot_product_attention(
             torch.cat([q_nope, q_rope], dim=-1).transpose(1, 2),
             torch.cat([k_nope, shared], dim=-1).transpose(1, 2),
             value.transpose(1, 2),
@@ -115,8 +123,8 @@ class MultiHeadLatentAttention(nn.Module):
         """The same result from the latents themselves: W_UK goes into the query, W_UV comes after the sum."""
         batch, tokens = q_nope.shape[:2]
         up = self.kv_b_proj.weight.view(self.num_heads, -1, self.kv_lora_rank)
-        w_uk, w_uv = up.split([self.qk_nope_head_dim, self.v_head_dim], dim=1)
-        compressed, k_rope = latents.split([self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
+        w_uk, w_uv = torch.split(up, [self.qk_nope_head_dim, self.v_head_dim], dim=1)
+        compressed, k_rope = torch.split(latents, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
 
         scores = torch.bmm(q_rope.flatten(1, 2), k_rope.transpose(1, 2))
         if self.qk_nope_head_dim:

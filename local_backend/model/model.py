@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from local_backend.model.config import DeepseekConfig
-from local_backend.model.mla import LatentView, MultiHeadLatentAttention
+from local_backend.model.mla import LatentView, MultiHeadLatentAttention, Span
 from local_backend.model.moe import FeedForward, MixtureOfExperts
 from local_backend.model.rope import RotaryEmbedding
 
@@ -20,23 +20,15 @@ class DecoderLayer(nn.Module):
         is_dense = layer < config.first_k_dense_replace
         self.mlp = FeedForward(config) if is_dense else MixtureOfExperts(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        visible: Tensor,
-        cache: LatentView,
-        absorbed: bool,
-    ) -> Tensor:
-        """x [batch, tokens, hidden] -> the same shape; see MultiHeadLatentAttention.forward."""
-        x = x + self.self_attn(self.input_layernorm(x), positions, rotary, visible, cache, absorbed)
+    def forward(self, x: Tensor, span: Span) -> Tensor:
+        """X [batch, tokens, hidden] -> the same shape."""
+        x = x + self.self_attn(self.input_layernorm(x), span)
         output: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return output
 
 
 class DeepseekV3(nn.Module):
-    """A DeepSeek-V3 language model for inference. `max_length` bounds the positions it has rotary tables for."""
+    """A DeepSeek-V3 language model for inference; `max_length` bounds its positions."""
 
     def __init__(self, config: DeepseekConfig, max_length: int, device: torch.device) -> None:
         super().__init__()
@@ -56,19 +48,19 @@ class DeepseekV3(nn.Module):
     ) -> Tensor:
         """Run tokens and cache their latents; everything before them must be cached already.
 
-        ids, positions: int64 [batch, tokens]. length: cached positions after this call, the longest of the batch.
-        absorbed: which form of attention (both give the same result). Returns hidden states
-        [batch, tokens, hidden_size], normed, ready for `logits`.
+        ids, positions: int64 [batch, tokens]. length: cached positions after this call, the longest of the
+        batch. absorbed: which form of attention (both give the same result). Returns hidden states [batch,
+        tokens, hidden_size], normed, ready for `logits`.
         """
         x = self.embed_tokens(ids)
-        rotary = self.rotary(positions)
         visible = torch.arange(length, device=ids.device) <= positions[..., None]
+        span = Span(positions, self.rotary(positions), visible, cache, absorbed)
         for layer in self.layers:
-            x = layer(x, positions, rotary, visible, cache, absorbed)
+            x = layer(x, span)
         output: Tensor = self.norm(x)
         return output
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [.., hidden_size] -> float32 [.., vocab_size]."""
+        """Hidden [.., hidden_size] -> float32 [.., vocab_size]."""
         logits: Tensor = self.lm_head(hidden).float()
         return logits

@@ -1,14 +1,14 @@
 """Mixture of experts with shared experts and DeepSeek-V3's router (arXiv 2412.19437, section 2.1.2).
 
-All experts of a layer lie in one pair of matrices, shared ones first, as equal blocks of `moe_intermediate_size`
-neurons (a shared expert of n blocks is n such blocks side by side). When every routed expert is active, a layer is
-then one wide FFN whose neurons are scaled by their expert's weight, which is much faster than a loop; otherwise each
-chosen expert runs over the tokens that chose it.
+All experts of a layer lie in one pair of matrices, shared ones first, as equal blocks of
+`moe_intermediate_size` neurons (a shared expert of n blocks is n such blocks side by side). When every routed
+expert is active, a layer is then one wide FFN whose neurons are scaled by their expert's weight, which is
+much faster than a loop; otherwise each chosen expert runs over the tokens that chose it.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from local_backend.model.config import DeepseekConfig
 from local_backend.model.linear import Projection
@@ -33,11 +33,11 @@ class Router(nn.Module):
         self.register_buffer("e_score_correction_bias", torch.empty(config.n_routed_experts))
 
     def scores(self, x: Tensor) -> Tensor:
-        """x [tokens, hidden] -> sigmoid scores, float32 [tokens, n_routed_experts]."""
-        return F.linear(x.float(), self.weight.float()).sigmoid()
+        """X [tokens, hidden] -> sigmoid scores, float32 [tokens, n_routed_experts]."""
+        return functional.linear(x.float(), self.weight.float()).sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [tokens, hidden] -> expert weights, float32 [tokens, n_routed_experts], zero where not chosen."""
+        """X [tokens, hidden] -> expert weights, float32 [tokens, n_routed_experts], zero where not chosen."""
         scores = self.scores(x)
         chosen = self._choose(scores + self.e_score_correction_bias.float())
         weights = torch.zeros_like(scores).scatter(-1, chosen, scores.gather(-1, chosen))
@@ -51,7 +51,7 @@ class Router(nn.Module):
 
     def _choose(self, biased: Tensor) -> Tensor:
         if self.n_group > 1:
-            grouped = biased.unflatten(-1, (self.n_group, -1))
+            grouped = torch.unflatten(biased, -1, (self.n_group, -1))
             group_scores = grouped.topk(2, dim=-1).values.sum(-1)
             best = group_scores.topk(self.topk_group, dim=-1).indices
             kept = torch.zeros_like(group_scores, dtype=torch.bool).scatter(-1, best, True)
@@ -82,8 +82,8 @@ class MixtureOfExperts(nn.Module):
     def _fused(self, x: Tensor) -> Tensor:
         """Every expert for every token in one product; x [tokens, hidden]."""
         weights = self.gate.scale(self.gate.scores(x)).to(x.dtype)
-        gate, up = self.gate_up(x).unflatten(-1, (-1, 2, self.width)).unbind(-2)
-        active = F.silu(gate) * up
+        gate, up = torch.unflatten(self.gate_up(x), -1, (-1, 2, self.width)).unbind(-2)
+        active = functional.silu(gate) * up
         active[:, self.n_shared :] *= weights[:, :, None]
         output: Tensor = self.down(active.flatten(1))
         return output
@@ -91,8 +91,8 @@ class MixtureOfExperts(nn.Module):
     def _routed(self, x: Tensor) -> Tensor:
         """Shared experts for all tokens, then each chosen expert for its own; x [tokens, hidden]."""
         weights = self.gate(x).to(x.dtype)
-        gate_up = self.gate_up.weight.unflatten(0, (-1, 2 * self.width))
-        down = self.down.weight.unflatten(1, (-1, self.width))
+        gate_up = torch.unflatten(self.gate_up.weight, 0, (-1, 2 * self.width))
+        down = torch.unflatten(self.down.weight, 1, (-1, self.width))
         output = torch.zeros_like(x)
         for block in range(self.n_shared):
             output += _expert(x, gate_up[block], down[:, block])
@@ -115,10 +115,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        output: Tensor = self.down(F.silu(gate) * up)
+        output: Tensor = self.down(functional.silu(gate) * up)
         return output
 
 
 def _expert(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, down)
+    gate, up = functional.linear(x, gate_up).chunk(2, dim=-1)
+    return functional.linear(functional.silu(gate) * up, down)

@@ -26,15 +26,15 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("sin", angles.sin() * scale, persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions [batch, tokens] -> cosine and sine, each [batch, tokens, dim / 2]."""
+        """Positions [batch, tokens] -> cosine and sine, each [batch, tokens, dim / 2]."""
         return self.cos[positions], self.sin[positions]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     """Rotate the pairs of the last dimension; x [..., dim], cos and sin broadcastable [..., dim / 2].
 
-    Interleaved pairs come out with all first halves before all second halves. Queries and keys are permuted alike,
-    so their products are the same, and it saves a shuffle.
+    Interleaved pairs come out with all first halves before all second halves. Queries and keys are permuted
+    alike, so their products are the same, and it saves a shuffle.
     """
     wide = x.float()
     if interleaved:

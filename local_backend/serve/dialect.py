@@ -25,7 +25,7 @@ class Dialect(Protocol):
     whole_object: str
     chunk_object: str
 
-    def opening(self, index: int) -> dict[str, Any] | None:
+    def opening(self, index: int, /) -> dict[str, Any] | None:
         """The choice of the chunk that precedes an answer's text, if there is one."""
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class CompletionDialect:
         self._with_logprobs = with_logprobs
         self._offsets: dict[int, int] = {}
 
-    def opening(self, index: int) -> None:
+    def opening(self, _index: int, /) -> None:
         return None
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any]:

@@ -6,26 +6,26 @@ from pydantic import ValidationError
 
 
 class ApiError(Exception):
-    """An error for the client. Raise one of the subclasses' or functions' below, never with internals in it."""
+    """An error for the client, usually made by a function below; nothing internal goes into its message."""
 
     def __init__(
-        self, status: int, message: str, *, type: str, code: str | None = None, param: str | None = None
+        self, status: int, message: str, *, kind: str, code: str | None = None, param: str | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.type = type
+        self.kind = kind
         self.code = code
         self.param = param
         self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
         """The response body, also sent as the last event of a stream that fails."""
-        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
 def invalid_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """400: the request is wrong and will not be right when repeated."""
-    return ApiError(400, message, type="invalid_request_error", code=code, param=param)
+    return ApiError(400, message, kind="invalid_request_error", code=code, param=param)
 
 
 def invalid_fields(error: ValidationError) -> ApiError:
@@ -43,12 +43,12 @@ def context_too_long(message: str, param: str) -> ApiError:
 def model_not_found(model: str) -> ApiError:
     """404: this server does not have that model."""
     message = f"The model {model!r} does not exist"
-    return ApiError(404, message, type="invalid_request_error", code="model_not_found", param="model")
+    return ApiError(404, message, kind="invalid_request_error", code="model_not_found", param="model")
 
 
 def queue_full(retry_after: float) -> ApiError:
     """503: all places are taken; says when one is expected, in seconds."""
-    error = ApiError(503, "The server is at capacity", type="server_error", code="queue_full")
+    error = ApiError(503, "The server is at capacity", kind="server_error", code="queue_full")
     error.headers = {
         "retry-after": str(max(1, round(retry_after + 0.5))),
         "retry-after-ms": str(round(retry_after * 1000)),
@@ -58,9 +58,9 @@ def queue_full(retry_after: float) -> ApiError:
 
 def shutting_down() -> ApiError:
     """503: the server is stopping."""
-    return ApiError(503, "The server is shutting down", type="server_error", code="shutting_down")
+    return ApiError(503, "The server is shutting down", kind="server_error", code="shutting_down")
 
 
 def model_failed() -> ApiError:
     """500: the model or its device broke."""
-    return ApiError(500, "The model failed", type="server_error", code="model_failed")
+    return ApiError(500, "The model failed", kind="server_error", code="model_failed")

@@ -39,56 +39,68 @@ class Job:
     include_usage: bool
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What the two endpoints word differently; `param` names the prompt in error messages."""
+
+    dialect: Dialect
+    prompts: Sequence[Sequence[int]]
+    max_tokens: int | None
+    default_max_tokens: int
+    top_logprobs: int | None
+    param: str
+
+
 def chat_job(request: ChatRequest, facts: ModelFacts, tokenizer: Tokenizer) -> Job:
     """Raises ApiError when the request cannot be run."""
     try:
         prompt = tokenizer.encode_chat([message.rendered() for message in request.messages])
     except ChatTemplateError as error:
         raise errors.invalid_request(str(error), "messages") from error
-    wanted = request.max_completion_tokens or request.max_tokens
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    dialect = ChatDialect(tokenizer, with_logprobs=top_logprobs is not None)
-    return _job(request, facts, dialect, [prompt], wanted, facts.default_max_tokens, top_logprobs, "messages")
+    wanted = _Wanted(
+        dialect=ChatDialect(tokenizer, with_logprobs=top_logprobs is not None),
+        prompts=[prompt],
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        default_max_tokens=facts.default_max_tokens,
+        top_logprobs=top_logprobs,
+        param="messages",
+    )
+    return _job(request, facts, wanted)
 
 
 def completion_job(request: CompletionRequest, facts: ModelFacts, tokenizer: Tokenizer) -> Job:
     """Raises ApiError when the request cannot be run."""
-    prompts = [tokenizer.encode(each) if isinstance(each, str) else each for each in request.prompts()]
-    dialect = CompletionDialect(tokenizer, with_logprobs=request.logprobs is not None)
-    return _job(
-        request, facts, dialect, prompts, request.max_tokens, _COMPLETION_TOKENS, request.logprobs, "prompt"
+    wanted = _Wanted(
+        dialect=CompletionDialect(tokenizer, with_logprobs=request.logprobs is not None),
+        prompts=[tokenizer.encode(each) if isinstance(each, str) else each for each in request.prompts()],
+        max_tokens=request.max_tokens,
+        default_max_tokens=_COMPLETION_TOKENS,
+        top_logprobs=request.logprobs,
+        param="prompt",
     )
+    return _job(request, facts, wanted)
 
 
-def _job(
-    request: ChatRequest | CompletionRequest,
-    facts: ModelFacts,
-    dialect: Dialect,
-    prompts: Sequence[Sequence[int]],
-    wanted: int | None,
-    default: int,
-    top_logprobs: int | None,
-    param: str,
-) -> Job:
+def _job(request: ChatRequest | CompletionRequest, facts: ModelFacts, wanted: _Wanted) -> Job:
     if request.model != facts.model_id:
         raise errors.model_not_found(request.model)
-    for prompt in prompts:
-        _check_prompt(prompt, wanted, facts, param)
+    for prompt in wanted.prompts:
+        _check_prompt(prompt, wanted.max_tokens, facts, wanted.param)
     if any(token >= facts.vocab_size for token in request.logit_bias or {}):
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", "logit_bias")
+    limit = wanted.max_tokens or wanted.default_max_tokens
     params = [
-        _sampling(
-            request, facts, top_logprobs, min(wanted or default, facts.max_length - len(prompt)), choice
-        )
-        for prompt in prompts
+        _sampling(request, facts, wanted.top_logprobs, min(limit, facts.max_length - len(prompt)), choice)
+        for prompt in wanted.prompts
         for choice in range(request.n)
     ]
     return Job(
-        dialect=dialect,
-        prompts=[prompt for prompt in prompts for _ in range(request.n)],
+        dialect=wanted.dialect,
+        prompts=[prompt for prompt in wanted.prompts for _ in range(request.n)],
         params=params,
         stop=request.stop or [],
-        prompt_tokens=sum(len(prompt) for prompt in prompts),
+        prompt_tokens=sum(len(prompt) for prompt in wanted.prompts),
         stream=request.stream,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
@@ -101,8 +113,8 @@ def _check_prompt(prompt: Sequence[int], wanted: int | None, facts: ModelFacts, 
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", param)
     if len(prompt) + (wanted or 1) > facts.max_length:
         raise errors.context_too_long(
-            f"This model's maximum context length is {facts.max_length} tokens, but {len(prompt)} in the {param} "
-            f"and {wanted or 1} in the completion were requested",
+            f"This model's maximum context length is {facts.max_length} tokens, but {len(prompt)} in the "
+            f"{param} and {wanted or 1} in the completion were requested",
             param,
         )
 

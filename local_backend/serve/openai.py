@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from local_backend.clock import now, unix_time
 from local_backend.engine.admission import QueueFull
 from local_backend.engine.engine import Engine, EngineStopped
 from local_backend.serve import errors
@@ -48,7 +48,7 @@ def build_app(service: Service) -> Starlette:
     """The ASGI application; its lifespan starts and stops the engine."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         service.engine.start()
         yield
         await service.engine.stop()
@@ -71,7 +71,7 @@ def build_app(service: Service) -> Starlette:
 class _Endpoints:
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._created = int(time.time())
+        self._created = unix_time()
 
     async def chat(self, request: Request) -> GenerationResponse:
         return await self._generate(request, "chat", ChatRequest, chat_job)
@@ -79,7 +79,7 @@ class _Endpoints:
     async def completions(self, request: Request) -> GenerationResponse:
         return await self._generate(request, "completions", CompletionRequest, completion_job)
 
-    async def models(self, request: Request) -> Response:
+    async def models(self, _request: Request) -> Response:
         return _json({"object": "list", "data": [self._model_card()]})
 
     async def model(self, request: Request) -> Response:
@@ -87,12 +87,12 @@ class _Endpoints:
             raise errors.model_not_found(name)
         return _json(self._model_card())
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, _request: Request) -> Response:
         engine = self._service.engine
         body = {"status": "ok" if engine.is_running else "failed", "model": self._service.facts.model_id}
         return _json(body, 200 if engine.is_running else 503)
 
-    async def scrape(self, request: Request) -> Response:
+    async def scrape(self, _request: Request) -> Response:
         return Response(self._service.metrics.render(), media_type="text/plain; version=0.0.4")
 
     async def _generate(
@@ -102,12 +102,12 @@ class _Endpoints:
         schema: type[_Body],
         make_job: Callable[[_Body, ModelFacts, Tokenizer], Job],
     ) -> GenerationResponse:
-        arrived = time.monotonic()
+        arrived = now()
         request_id = request.headers.get("x-request-id") or secrets.token_hex(12)
 
         def on_end(status: int, outcome: Outcome) -> None:
             self._service.metrics.record(endpoint, status, outcome)
-            _log_request(request_id, endpoint, status, time.monotonic() - arrived, outcome)
+            _log_request(request_id, endpoint, status, now() - arrived, outcome)
 
         try:
             body = await _read(request, schema)
@@ -149,14 +149,14 @@ async def _read(request: Request, schema: type[_Body]) -> _Body:
         async for chunk in request.stream():
             content += chunk
             if len(content) > _MAX_BODY:
-                raise ApiError(413, f"the body exceeds {_MAX_BODY} bytes", type="invalid_request_error")
+                raise ApiError(413, f"the body exceeds {_MAX_BODY} bytes", kind="invalid_request_error")
         return schema.model_validate(orjson.loads(content))
     except orjson.JSONDecodeError as error:
         raise errors.invalid_request("the body is not valid JSON") from error
     except ValidationError as error:
         raise errors.invalid_fields(error) from error
     except ClientDisconnect as error:
-        raise ApiError(499, "the client left", type="invalid_request_error") from error
+        raise ApiError(499, "the client left", kind="invalid_request_error") from error
 
 
 def _log_request(request_id: str, endpoint: str, status: int, seconds: float, outcome: Outcome) -> None:
@@ -178,7 +178,7 @@ def _json(body: object, status: int = 200) -> Response:
     return Response(orjson.dumps(body), status, media_type="application/json")
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
+async def _api_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     response = _json(error.body(), error.status)
@@ -189,8 +189,8 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     message = f"{request.method} {request.url.path} is not served here"
-    return _json(ApiError(status, message, type="invalid_request_error", code="unknown_url").body(), status)
+    return _json(ApiError(status, message, kind="invalid_request_error", code="unknown_url").body(), status)
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
-    return _json(ApiError(500, "Internal error", type="server_error", code="internal_error").body(), 500)
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    return _json(ApiError(500, "Internal error", kind="server_error", code="internal_error").body(), 500)

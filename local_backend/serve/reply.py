@@ -1,13 +1,13 @@
 """Runs a job on the engine and words the result, whole or as server-sent events."""
 
 import secrets
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from local_backend.clock import now, unix_time
 from local_backend.engine.engine import Generation
 from local_backend.engine.request import Finished, FinishReason
 from local_backend.serve import errors
@@ -33,11 +33,11 @@ class Reply:
     def __init__(self, job: Job, generation: Generation, facts: ModelFacts, tokenizer: Tokenizer) -> None:
         self._job = job
         self._generation = generation
-        self._arrived = time.monotonic()
+        self._arrived = now()
         self._streams = [TextStream(tokenizer, job.stop) for _ in job.prompts]
         self._frame = {
             "id": job.dialect.id_prefix + secrets.token_hex(12),
-            "created": int(time.time()),
+            "created": unix_time(),
             "model": facts.model_id,
             "system_fingerprint": "fp_" + facts.fingerprint,
         }
@@ -64,7 +64,7 @@ class Reply:
             "usage": self._usage(),
         }
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """The answer as server-sent events, up to and including [DONE]. Raises as `whole`."""
         dialect = self._job.dialect
         opened: set[int] = set()
@@ -90,7 +90,7 @@ class Reply:
             stream = self._streams[index]
             if not isinstance(event, Finished):
                 if self.outcome.first_token_seconds is None:
-                    self.outcome.first_token_seconds = time.monotonic() - self._arrived
+                    self.outcome.first_token_seconds = now() - self._arrived
                 self.outcome.completion_tokens += 1
                 piece = stream.push(event)
                 reason = FinishReason.STOP if stream.stopped else None

@@ -1,7 +1,7 @@
-"""The ASGI response of a generation: starts at the first event, and stops the engine when the client goes away.
+"""The ASGI response of a generation: starts at the first event, stops when the client goes away.
 
-Starlette's StreamingResponse sends its headers before anything is generated; here a failure before the first event
-is still an ordinary HTTP error.
+Starlette's StreamingResponse sends its headers before anything is generated; here a failure before the first
+event is still an ordinary HTTP error.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class GenerationResponse:
         self._on_end = on_end
         self._status = 499
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         work = asyncio.create_task(self._send_stream(send) if self._stream else self._send_whole(send))
         gone = asyncio.create_task(_disconnect(receive))
         try:

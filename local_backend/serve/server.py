@@ -37,7 +37,7 @@ def run(app: Starlette, engine: Engine, sock: socket.socket, drain: float) -> No
 
 
 class _DrainingServer(uvicorn.Server):
-    """On a signal: no new connections, `drain` seconds for open generations, then their abort; twice: at once."""
+    """A signal closes the door, and open answers end after `drain` seconds; a second stops all."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine, drain: float) -> None:
         super().__init__(config)
@@ -52,7 +52,7 @@ class _DrainingServer(uvicorn.Server):
             host, port = sock.getsockname()[:2]
             log.info("ready", extra={"facts": {"url": f"http://{host}:{port}/v1"}})
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
             return

@@ -19,8 +19,8 @@ class Piece:
 class TextStream:
     """Detokenises one sequence incrementally and watches for stop strings.
 
-    Text is held back while it could still turn into a stop string or is only part of a character; a stop string that
-    spans tokens is found as well as one inside a token.
+    Text is held back while it could still turn into a stop string or is only part of a character; a stop
+    string that spans tokens is found as well as one inside a token.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:

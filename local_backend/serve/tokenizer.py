@@ -4,7 +4,7 @@ Tokens are turned into bytes, not text: with byte-level BPE a token may end insi
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +32,7 @@ class Tokenizer:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals |= {
             "raise_exception": _raise,
-            "strftime_now": lambda form: datetime.now().strftime(form),
+            "strftime_now": lambda form: datetime.now(UTC).astimezone().strftime(form),
         }
         settings_path = folder / deepseek_io.TOKENIZER_CONFIG
         self._settings = deepseek_io.read_json(settings_path) if settings_path.exists() else {}
@@ -46,7 +46,7 @@ class Tokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Render the messages with the chat template, ready for the assistant's turn. Raises ChatTemplateError."""
+        """Render the messages, ready for the assistant's turn. Raises ChatTemplateError."""
         try:
             text = self._template.render(
                 messages=messages, add_generation_prompt=True, **self._special_names()

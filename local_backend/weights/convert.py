@@ -1,13 +1,14 @@
 """Rewrites a dense Llama model in the DeepSeek-V3 layout without changing what it computes (profile `exact`).
 
-Grouped-query attention becomes MLA: the keys of all KV heads together are the shared rotary key, a query is zero
-outside the block of its own KV head, and the latent is the values of all KV heads. DeepSeek normalises the latent, so
-a constant coordinate, much larger than any value, makes that RMSNorm a fixed factor that its weight undoes (the idea
-of expressing GQA in MLA: TransMLA, arXiv 2502.07864). The rank is padded to a perfect square, which makes the
-constant and the weight powers of two times small integers and so exact in bfloat16 too.
+Grouped-query attention becomes MLA: the keys of all KV heads together are the shared rotary key, a query is
+zero outside the block of its own KV head, and the latent is the values of all KV heads. DeepSeek normalises
+the latent, so a constant coordinate, much larger than any value, makes that RMSNorm a fixed factor that its
+weight undoes (the idea of expressing GQA in MLA: TransMLA, arXiv 2502.07864). The rank is padded to a perfect
+square, which makes the constant and the weight powers of two times small integers and so exact in bfloat16
+too.
 
-A dense FFN becomes MoE by slicing its neurons: a third into shared experts, the rest into routed experts that are all
-active. A zero router gives each of them sigmoid(0) = 1/2, and routed_scaling_factor 2 makes that 1.
+A dense FFN becomes MoE by slicing its neurons: a third into shared experts, the rest into routed experts that
+are all active. A zero router gives each of them sigmoid(0) = 1/2, and routed_scaling_factor 2 makes that 1.
 """
 
 import math

@@ -1,10 +1,10 @@
-"""Reads and writes a model folder in Hugging Face's DeepSeek-V3 format (config.json, safetensors, tokenizer)."""
+"""Reads and writes a model folder in Hugging Face's DeepSeek-V3 format."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -71,7 +71,7 @@ class Checkpoint:
         self._open = ExitStack()
         self._file_of: dict[str, Any] = {}
 
-    def __enter__(self) -> "Checkpoint":
+    def __enter__(self) -> Self:
         for name in self._file_names():
             path = self._folder / name
             try:

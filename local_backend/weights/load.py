@@ -22,7 +22,7 @@ def load_config(folder: Path) -> DeepseekConfig:
 
 
 def activation_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of hidden states and of the cache: on a CPU only the big products run in less than float32."""
+    """The dtype of hidden states and cache: on a CPU only the big products use less than float32."""
     return torch.float32 if device.type == "cpu" else dtype
 
 
@@ -51,7 +51,7 @@ def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch
             _fill(model.lm_head, {"weight": checkpoint["lm_head.weight"]})
             _place(model.lm_head, device, activations)
     if reduce:
-        model.lm_head = CpuHead(model.lm_head.weight.detach())
+        model.lm_head = CpuHead(model.lm_head.get_parameter("weight").detach())
     return model.eval().requires_grad_(False)
 
 
@@ -80,8 +80,8 @@ def _layer_tensors(
 
 def _gate_up(checkpoint: Checkpoint, source: str, width: int) -> Tensor:
     """gate_proj and up_proj [n * width, hidden] as n blocks of `width` gate rows and `width` up rows."""
-    gate = checkpoint[f"{source}gate_proj.weight"].unflatten(0, (-1, width))
-    up = checkpoint[f"{source}up_proj.weight"].unflatten(0, (-1, width))
+    gate = torch.unflatten(checkpoint[f"{source}gate_proj.weight"], 0, (-1, width))
+    up = torch.unflatten(checkpoint[f"{source}up_proj.weight"], 0, (-1, width))
     return torch.stack([gate, up], dim=1).flatten(0, 2)
 
 

@@ -1,7 +1,7 @@
 """Turns what the user named into a model folder: from the cache when it is whole, else converted once.
 
-A folder is built beside its final place and renamed into it, under a file lock, so that a crash or a second process
-never leaves or sees half a model. Its manifest carries the size and hash of every file.
+A folder is built beside its final place and renamed into it, under a file lock, so that a crash or a second
+process never leaves or sees half a model. Its manifest carries the size and hash of every file.
 """
 
 import fcntl
@@ -46,8 +46,9 @@ class ModelFolder:
 def prepare_model(model: str, profile: str, cache_dir: Path, progress: Progress) -> ModelFolder:
     """Make sure that `model` exists as a DeepSeek-V3 folder.
 
-    `model` is the bundled model's name, a GGUF file of a dense Llama model, or a folder that already is in DeepSeek's
-    Hugging Face format. Raises ConfigError when it names nothing usable and WeightsError when it cannot be made.
+    `model` is the bundled model's name, a GGUF file of a dense Llama model, or a folder that already is in
+    DeepSeek's Hugging Face format. Raises ConfigError when it names nothing usable and WeightsError when it
+    cannot be made.
     """
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")

@@ -1,19 +1,16 @@
 """Builds a Hugging Face tokenizer.json from a GGUF's byte-level BPE vocabulary."""
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from local_backend.errors import WeightsError
 from local_backend.weights.gguf import Vocabulary
 
-_LLAMA_3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 _GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 
 # How text is split before BPE, by llama.cpp's name for it (src/llama-vocab.cpp).
 _PRE_TOKENIZERS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     "gpt-2": [_GPT2],
     "smollm": [pre_tokenizers.Digits(individual_digits=True), _GPT2],
-    "llama-bpe": [pre_tokenizers.Split(Regex(_LLAMA_3_SPLIT), "isolated"), _BYTES],
 }
 
 

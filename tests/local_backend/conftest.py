@@ -1,4 +1,4 @@
-"""The bundled model, converted once into the user's cache, and tiny random DeepSeek-V3 models made by the oracle."""
+"""The bundled model, converted once, and tiny random DeepSeek-V3 models made by the oracle."""
 
 import shutil
 import warnings
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+import torch
+import transformers
 
 from local_backend.weights.paths import default_cache_dir
 from local_backend.weights.prepare import BUNDLED_MODEL, ModelFolder, prepare_model
@@ -62,7 +61,7 @@ def make_oracle(folder: Path, seed: int = 0, **overrides: Any) -> Any:
         config = transformers.DeepseekV3Config(**{**TINY, **overrides})
         oracle = transformers.DeepseekV3ForCausalLM(config).eval()
         for name, tensor in [*oracle.named_parameters(), *oracle.named_buffers()]:
-            if "inv_freq" in name or tensor.dim() == 1 and "correction_bias" not in name:
+            if "inv_freq" in name or (tensor.dim() == 1 and "correction_bias" not in name):
                 continue
             tensor.data.normal_(0, 0.1)
         oracle.save_pretrained(folder)

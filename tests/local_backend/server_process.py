@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import openai
@@ -30,7 +30,7 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [*arguments, "--threads", "1", "--parent-pid", str(os.getpid())]
 
-    def __enter__(self) -> "ServerProcess":
+    def __enter__(self) -> Self:
         command = [sys.executable, "-m", "local_backend", "serve", "--port", str(self.port), *self._arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + _START_SECONDS

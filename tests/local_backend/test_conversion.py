@@ -46,7 +46,9 @@ def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def write_gguf(model: transformers.LlamaForCausalLM, path: Path, ffn: int = FFN, architecture: str = "llama") -> None:
+def write_gguf(
+    model: transformers.LlamaForCausalLM, path: Path, ffn: int = FFN, architecture: str = "llama"
+) -> None:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_uint32(f"{architecture}.block_count", LAYERS)
     writer.add_uint32(f"{architecture}.context_length", CONTEXT)
@@ -64,7 +66,11 @@ def write_gguf(model: transformers.LlamaForCausalLM, path: Path, ffn: int = FFN,
     writer.add_eos_token_id(len(TOKENS) - 1)
     writer.add_chat_template("{% for message in messages %}{{ message['content'] }}{% endfor %}")
     names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
-    names |= {"self_attn.o_proj": "attn_output", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    names |= {
+        "self_attn.o_proj": "attn_output",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
     names |= {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
     state = model.state_dict()
     writer.add_tensor("token_embd.weight", state["model.embed_tokens.weight"].numpy())
@@ -158,7 +164,9 @@ def test_a_gguf_file_is_converted_once_and_again_when_it_is_damaged(tmp_path: Pa
 @pytest.mark.parametrize(
     ("ffn", "architecture", "message"), [(FFN - 1, "llama", "equal experts"), (FFN, "qwen3", "architecture")]
 )
-def test_what_cannot_be_converted_is_refused(tmp_path: Path, ffn: int, architecture: str, message: str) -> None:
+def test_what_cannot_be_converted_is_refused(
+    tmp_path: Path, ffn: int, architecture: str, message: str
+) -> None:
     write_gguf(dense_model(), tmp_path / "dense.gguf", ffn, architecture)
     with pytest.raises(WeightsError, match=message):
         prepare_model(str(tmp_path / "dense.gguf"), "exact", tmp_path / "cache", silent)

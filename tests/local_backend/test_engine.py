@@ -92,7 +92,9 @@ async def test_abort_frees_the_place_of_running_and_of_waiting_sequences(engine:
     assert reason is FinishReason.LENGTH
 
 
-async def test_a_failing_step_tells_everyone_and_refuses_more(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_step_tells_everyone_and_refuses_more(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = asyncio.Event()
     engine.on_failure(told.set)
 

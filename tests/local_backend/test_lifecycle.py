@@ -41,7 +41,9 @@ def test_a_full_queue_says_when_to_come_back_and_a_left_stream_frees_its_place(f
     first, second = stream(full, 8000), stream(full, 8000)
     with httpx.Client(base_url=full.url, trust_env=False) as raw:
         body = {"model": "tiny", "prompt": "three", "max_tokens": 8000, "stream": True, "logit_bias": NO_END}
-        waiting = raw.build_request("POST", "/v1/completions", json=body, extensions={"timeout": {"read": 0.5}})
+        waiting = raw.build_request(
+            "POST", "/v1/completions", json=body, extensions={"timeout": {"read": 0.5}}
+        )
         with pytest.raises(httpx.ReadTimeout):
             raw.send(waiting, stream=True)
         # The one that gave up while it waited is forgotten, so its place can be taken again.
@@ -59,7 +61,9 @@ def test_a_full_queue_says_when_to_come_back_and_a_left_stream_frees_its_place(f
     full.wait_for_open(1)
     second.close()
     full.wait_for_open(0)
-    answer = full.client().completions.create(model="tiny", prompt="five", n=2, max_tokens=5, logit_bias=NO_END)
+    answer = full.client().completions.create(
+        model="tiny", prompt="five", n=2, max_tokens=5, logit_bias=NO_END
+    )
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 10
 
@@ -101,7 +105,9 @@ def test_the_server_goes_with_its_parent(tiny_folder: Path) -> None:
         "print(child.pid, flush=True)\n"
     )
     # The child keeps our pipe open, so that we can read to its end means that the child is gone.
-    parent = subprocess.run([sys.executable, "-c", program, *serve], cwd=ROOT, stdout=subprocess.PIPE, timeout=60)
+    parent = subprocess.run(
+        [sys.executable, "-c", program, *serve], cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True
+    )
     output = parent.stdout.decode()
     assert int(output.split()[0]) > 0
     assert "error" not in output

@@ -75,8 +75,12 @@ def test_a_sequence_in_a_batch_is_as_alone_whatever_slots_it_has(tmp_path: Path)
         for slots in ([0, 1, 2], [4, 1, 3]):
             cache = LatentCache(model.config, 5, LENGTH, CPU, torch.float32)
             for row, slot, length in zip(ids, slots, lengths, strict=True):
-                model(row[None, :length], torch.arange(length)[None], length, cache.view([slot]), absorbed=False)
+                model(
+                    row[None, :length], torch.arange(length)[None], length, cache.view([slot]), absorbed=False
+                )
             positions = torch.tensor(lengths)[:, None]
-            hidden = model(ids.gather(1, positions), positions, max(lengths) + 1, cache.view(slots), absorbed=True)
+            hidden = model(
+                ids.gather(1, positions), positions, max(lengths) + 1, cache.view(slots), absorbed=True
+            )
             expected = alone[torch.arange(3), torch.tensor(lengths)]
             torch.testing.assert_close(model.logits(hidden)[:, 0], expected, atol=1e-5, rtol=0)

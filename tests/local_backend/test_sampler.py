@@ -90,7 +90,9 @@ def test_penalties_and_bias() -> None:
 
 def test_logprobs_are_of_the_models_own_distribution() -> None:
     logits = torch.tensor([1.0, 2.0, 3.0])
-    token = sampler(replace(PLAIN, temperature=0.0, logit_bias={0: 50.0}, top_logprobs=2), size=3).sample(logits)
+    token = sampler(replace(PLAIN, temperature=0.0, logit_bias={0: 50.0}, top_logprobs=2), size=3).sample(
+        logits
+    )
     expected = logits.log_softmax(-1)
     assert token.id == 0
     assert token.logprob == pytest.approx(float(expected[0]))

@@ -92,16 +92,22 @@ def test_stop_strings(client: openai.OpenAI) -> None:
 
 
 def test_completions_take_texts_and_token_ids(client: openai.OpenAI) -> None:
-    texts = client.completions.create(model=MODEL, prompt=["The sky is", "Two and two"], temperature=0, max_tokens=4)
+    texts = client.completions.create(
+        model=MODEL, prompt=["The sky is", "Two and two"], temperature=0, max_tokens=4
+    )
     assert [choice.index for choice in texts.choices] == [0, 1]
     assert texts.usage is not None
     assert texts.usage.completion_tokens == 8
-    ids = client.completions.create(model=MODEL, prompt=[504, 6376, 314], temperature=0, max_tokens=4, logprobs=2)
+    ids = client.completions.create(
+        model=MODEL, prompt=[504, 6376, 314], temperature=0, max_tokens=4, logprobs=2
+    )
     logprobs = ids.choices[0].logprobs
     assert logprobs is not None
     assert "".join(logprobs.tokens or []) == ids.choices[0].text
     assert (logprobs.text_offset or [])[0] == 0
-    streamed = client.completions.create(model=MODEL, prompt="The sky is", temperature=0, max_tokens=4, stream=True)
+    streamed = client.completions.create(
+        model=MODEL, prompt="The sky is", temperature=0, max_tokens=4, stream=True
+    )
     assert "".join(chunk.choices[0].text for chunk in streamed) == texts.choices[0].text
 
 
@@ -124,7 +130,12 @@ def test_models(client: openai.OpenAI) -> None:
         ({"n": 100}, 400, "n", None),
         ({"top_logprobs": 3}, 400, None, None),
         ({"max_tokens": 9000}, 400, "messages", "context_length_exceeded"),
-        ({"messages": [{"role": "user", "content": "word " * 9000}]}, 400, "messages", "context_length_exceeded"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 9000}]},
+            400,
+            "messages",
+            "context_length_exceeded",
+        ),
         ({"logit_bias": {"60000": 1}}, 400, "logit_bias", None),
         ({"response_format": {"type": "json_object"}}, 400, "response_format.type", None),
     ],
@@ -141,7 +152,15 @@ def test_wrong_requests_get_openais_errors(
 
 
 def test_unknown_parameters_and_nulls_are_ignored(real_server: ServerProcess) -> None:
-    extra = {"max_tokens": 1, "n": None, "stop": None, "user": "me", "future": {"x": 1}, "tools": [], "stream": None}
+    extra = {
+        "max_tokens": 1,
+        "n": None,
+        "stop": None,
+        "user": "me",
+        "future": {"x": 1},
+        "tools": [],
+        "stream": None,
+    }
     answer = real_server.post("/v1/chat/completions", {"model": MODEL, "messages": FRANCE, **extra})
     assert answer.status_code == 200, answer.text
 
@@ -152,7 +171,9 @@ def test_junk_is_refused_without_a_traceback(real_server: ServerProcess) -> None
         assert answer.status_code == 400
         assert "Traceback" not in answer.text
         assert answer.json()["error"]["type"] == "invalid_request_error"
-    assert httpx.get(f"{real_server.url}/v1/nothing", trust_env=False).json()["error"]["code"] == "unknown_url"
+    assert (
+        httpx.get(f"{real_server.url}/v1/nothing", trust_env=False).json()["error"]["code"] == "unknown_url"
+    )
     big = httpx.post(f"{real_server.url}/v1/completions", content=b" " * (5 << 20), trust_env=False)
     assert big.status_code == 413
 
@@ -160,5 +181,7 @@ def test_junk_is_refused_without_a_traceback(real_server: ServerProcess) -> None
 def test_metrics_count_tokens(real_server: ServerProcess) -> None:
     name = 'tidegate_local_tokens_total{kind="completion"}'
     before = real_server.metric(name)
-    real_server.post("/v1/completions", {"model": MODEL, "prompt": "Once", "max_tokens": 3, "logit_bias": {"2": -100}})
+    real_server.post(
+        "/v1/completions", {"model": MODEL, "prompt": "Once", "max_tokens": 3, "logit_bias": {"2": -100}}
+    )
     assert real_server.metric(name) == before + 3

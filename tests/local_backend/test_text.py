@@ -7,7 +7,9 @@ from local_backend.serve.text import TextStream
 from local_backend.serve.tokenizer import ChatTemplateError, Tokenizer
 from local_backend.weights.prepare import ModelFolder
 
-RELAXED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 # The vocabulary has no tokens for control characters and for the first byte of the planes beyond.
 WRITABLE = st.characters(max_codepoint=0x3FFFF, exclude_categories=["Cs", "Cc"]) | st.just("\n")
@@ -57,7 +59,10 @@ def test_a_sequence_cut_inside_a_character_ends_with_a_replacement(tokenizer: To
 
 
 @RELAXED
-@given(st.text(alphabet="ab \n", max_size=40), st.lists(st.text(alphabet="ab \n", min_size=1, max_size=4), max_size=3))
+@given(
+    st.text(alphabet="ab \n", max_size=40),
+    st.lists(st.text(alphabet="ab \n", min_size=1, max_size=4), max_size=3),
+)
 def test_nothing_of_a_stop_string_is_sent_and_nothing_before_it_is_lost(
     tokenizer: Tokenizer, text: str, stop: list[str]
 ) -> None:
