@@ -35,13 +35,10 @@ def text(count: int) -> str:
     return "".join(pieces(count))
 
 
-def usage(count: int) -> dict[str, int]:
-    """The usage of an answer of ``count`` tokens."""
-    return {
-        "prompt_tokens": PROMPT_TOKENS,
-        "completion_tokens": count,
-        "total_tokens": PROMPT_TOKENS + count,
-    }
+def usage(count: int, prefilled: int = 0) -> dict[str, int]:
+    """The usage of an answer of ``count`` tokens whose beginning, ``prefilled`` tokens, was given."""
+    prompt = PROMPT_TOKENS + prefilled
+    return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
 
 
 def error(message: str, kind: str = "server_error", code: str | int | None = None) -> dict[str, Any]:
@@ -60,9 +57,9 @@ def chunk(model: str, choice: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     }
 
 
-def usage_chunk(model: str, count: int, *, chat: bool) -> dict[str, Any]:
+def usage_chunk(model: str, count: int, prefilled: int = 0, *, chat: bool) -> dict[str, Any]:
     """The chunk that ends a stream whose client asked for usage."""
-    return {**chunk(model, {}, chat=chat), "choices": [], "usage": usage(count)}
+    return {**chunk(model, {}, chat=chat), "choices": [], "usage": usage(count, prefilled)}
 
 
 def whole(model: str, choices: list[dict[str, Any]], count: int, *, chat: bool) -> dict[str, Any]:

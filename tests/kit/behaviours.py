@@ -10,6 +10,10 @@ streamed answer understands:
     split=0      write the stream in pieces of so many bytes, whatever they cut
     crlf=0       1 ends lines with CR LF
     done=1       0 leaves out [DONE]
+    finish=stop  the finish_reason, of whole bodies too
+
+Every behaviour understands ``times=N``: it is shown to the first N requests for this model, and the
+rest are served.
 """
 
 import asyncio
@@ -30,13 +34,17 @@ _EVENT_STREAM = "text/event-stream"
 
 @dataclass
 class Visit:
-    """One request, the behaviour's options, and what its model's name has in common with other requests."""
+    """One request, the behaviour's options, and what its model's name has in common with other requests.
+
+    ``prefilled`` is how many tokens of the answer the request gave.
+    """
 
     request: Request
     body: dict[str, Any]
     options: dict[str, str]
     answer: Answer
     shared: dict[str, Any] = field(default_factory=dict)
+    prefilled: int = 0
 
     @property
     def model(self) -> str:
@@ -103,14 +111,16 @@ class Stream:
             index=index, **({"delta": {"content": text}} if self._visit.chat else {"text": text})
         )
 
-    async def finish(self, count: int, reason: str = "stop", choices: int = 1) -> None:
+    async def finish(self, count: int, reason: str | None = None, choices: int = 1) -> None:
         """finish_reason of every choice, usage where the client asked for it, [DONE], and the end."""
         visit = self._visit
+        reason = reason or visit.options.get("finish", "stop")
         empty: dict[str, Any] = {"delta": {}} if visit.chat else {"text": ""}
         for index in range(choices):
             await self.chunk(index=index, finish_reason=reason, **empty)
         if (visit.body.get("stream_options") or {}).get("include_usage"):
-            await self.message(answers.usage_chunk(visit.model, count, chat=visit.chat))
+            chunk = answers.usage_chunk(visit.model, count, visit.prefilled, chat=visit.chat)
+            await self.message(chunk)
         if visit.count("done", 1):
             await self.message("[DONE]")
         await visit.answer.end()
@@ -138,6 +148,9 @@ def _remaining(visit: Visit, default: int) -> list[str]:
     prefix = messages[-1].get("content") if messages[-1].get("role") == "assistant" else ""
     while prefix and tokens and prefix.startswith(tokens[0]):
         prefix = prefix.removeprefix(tokens.pop(0))
+        visit.prefilled += 1
+    if prefix and tokens and tokens[0].startswith(prefix):
+        tokens[0] = tokens[0].removeprefix(prefix)
     return tokens
 
 
@@ -154,6 +167,7 @@ async def ok(visit: Visit) -> None:
     if not visit.streams:
         text = "".join(tokens)
         message = {"message": {"role": "assistant", "content": text}} if visit.chat else {"text": text}
+        message["finish_reason"] = visit.options.get("finish", "stop")
         await _whole(visit, [message] * choices, len(tokens))
         return
     stream = Stream(visit)
@@ -216,9 +230,9 @@ async def tools(visit: Visit) -> None:
 
 @_behaviour
 async def cut(visit: Visit) -> None:
-    """Break off after ``at`` of ``tokens``; ``how`` is rst, fin, or clean: a proper end without an end.
+    """Break off after ``at`` of ``tokens``; ``at`` 0 breaks off after the head and the role.
 
-    ``at`` 0 breaks off after the head and the role.
+    ``how`` is rst, fin, clean: a proper end without an end, or done: that with [DONE] before it.
     """
     how = visit.options.get("how", "rst")
     at = visit.count("at", 40)
@@ -232,11 +246,13 @@ async def cut(visit: Visit) -> None:
     await stream.role()
     for token in _remaining(visit, 60)[:at]:
         await stream.token(token)
+    if how == "done":
+        await stream.message("[DONE]")
     await _break_off(visit, how)
 
 
 async def _break_off(visit: Visit, how: str) -> None:
-    if how == "clean":
+    if how in {"clean", "done"}:
         await visit.answer.end()
     elif how == "fin":
         visit.answer.close()
@@ -262,18 +278,52 @@ async def stall(visit: Visit) -> None:
     await asyncio.sleep(_FOREVER)
 
 
+_MALFORMED = {
+    "cut": '{"id": "chatcmpl-tide", "choices": [{"del',
+    "number": "7",
+    "null": "null",
+    "list": "[]",
+    "word": "ping",
+    "shape": '{"id": "chatcmpl-tide", "choices": {"delta": 7}}',
+}
+
+
 @_behaviour
 async def malformed(visit: Visit) -> None:
-    """Send something that isn't JSON as chunk number ``at``."""
+    """Send something that isn't a chunk in the place of token ``at``, or with ``extra=1`` before it.
+
+    ``what`` is cut, number, null, list, word or shape. ``at`` behind the last token is behind the finish.
+    """
     stream = Stream(visit)
+    at, garbage = visit.count("at", 10), _MALFORMED[visit.options.get("what", "cut")]
     await stream.open()
     await stream.role()
-    for number, token in enumerate(_remaining(visit, 60), start=1):
-        if number == visit.count("at", 10):
-            await stream.message('{"id": "chatcmpl-tide", "choices": [{"del')
-        else:
+    tokens = _remaining(visit, 60)
+    for number, token in enumerate(tokens, start=1):
+        if number == at:
+            await stream.message(garbage)
+        if number != at or visit.count("extra", 0):
             await stream.token(token)
-    await stream.finish(60)
+    if at > len(tokens):
+        await stream.chunk(delta={}, finish_reason="stop")
+        await stream.message(garbage)
+    await stream.finish(len(tokens))
+
+
+@_behaviour
+async def uneven(visit: Visit) -> None:
+    """Finish the first of two choices, and break off in the second after ``at`` tokens; ``how`` as in cut."""
+    stream = Stream(visit)
+    tokens = answers.pieces(visit.count("tokens", 12))
+    await stream.open()
+    for index in range(2):
+        await stream.role(index)
+    for token in tokens:
+        await stream.token(token)
+    await stream.chunk(delta={}, finish_reason="stop")
+    for token in tokens[: visit.count("at", 5)]:
+        await stream.token(token, 1)
+    await _break_off(visit, visit.options.get("how", "rst"))
 
 
 @_behaviour
@@ -299,8 +349,14 @@ async def error_body(visit: Visit) -> None:
 
 @_behaviour
 async def blank(visit: Visit) -> None:
-    """Answer 200 with nothing."""
-    await visit.answer.whole(200, "", kind=_EVENT_STREAM if visit.streams else "application/json")
+    """Answer 200 with nothing, or with nothing but keep-alive where ``comments`` asks for it."""
+    kind = _EVENT_STREAM if visit.streams else "application/json"
+    if "comments" not in visit.options:
+        await visit.answer.whole(200, "", kind=kind)
+        return
+    await visit.answer.begin(kind)
+    await _keep_alive(visit, b": keep-alive\n\n" if visit.streams else b"\n")
+    await visit.answer.end()
 
 
 @_behaviour
@@ -404,13 +460,3 @@ async def flapping(visit: Visit) -> None:
     else:
         visit.options.setdefault("code", "500")
         await status(visit)
-
-
-@_behaviour
-async def first_fails(visit: Visit) -> None:
-    """Answer ``code`` to the first ``times`` requests and serve the rest."""
-    visit.shared["served"] = visit.shared.get("served", 0) + 1
-    if visit.shared["served"] <= visit.count("times", 1):
-        await status(visit)
-    else:
-        await ok(visit)

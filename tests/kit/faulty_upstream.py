@@ -113,7 +113,12 @@ class FaultyUpstream:
             )
             return
         chosen = dict(option.split("=", 1) for option in options.split(",") if option)
-        await behave(Visit(request, body, chosen, answer, self._shared.setdefault(model, {})))
+        visit = Visit(request, body, chosen, answer, self._shared.setdefault(model, {}))
+        if "times" in chosen:
+            visit.shared["visits"] = visit.shared.get("visits", 0) + 1
+            if visit.shared["visits"] > visit.count("times", 1):
+                behave = BEHAVIOURS["ok"]
+        await behave(visit)
 
 
 async def _read_ahead(reader: asyncio.StreamReader) -> bytes:
