@@ -38,8 +38,9 @@ _STATUS_BY_CODE = {str(status): status for status in range(400, 600)}
 
 def from_exception(upstream: str, error: Exception) -> UpstreamError:
     """Class a failure to connect, send or read the head of the answer."""
+    # The cause decides: httpx-aiohttp calls every lost connection a ConnectTimeout.
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    if isinstance(error, httpx.TimeoutException) or isinstance(cause, TimeoutError):
+    if isinstance(cause, TimeoutError):
         return UpstreamTimeout(f"{upstream}: no connection in time.")
     if isinstance(cause, aiohttp.ClientConnectorError):
         return UpstreamUnavailable(f"{upstream}: can't connect.")

@@ -200,7 +200,11 @@ def settings(upstream_url: str, database: Path, **sections: Any) -> dict[str, An
         "database": f"sqlite:///{database}",
         "admin": {"key": ADMIN_KEY},
         "providers": {"up": {"preset": "vllm", "base_url": f"{upstream_url}/v1", "api_key": UPSTREAM_KEY}},
-        "models": {"plain": {"route": ["up/fake/ok"]}, "fake/*": {"route": ["up/*"]}},
+        "models": {
+            "plain": {"route": ["up/fake/ok"]},
+            # What an upstream does is seen as it is: nothing is tried again or carried on.
+            "fake/*": {"route": ["up/*"], "retries": {"attempts": 1}, "on_stream_break": "error"},
+        },
         "keys": [{"name": "client", "key": CLIENT_KEY, "tenant": "acme"}],
     }
     for name, section in sections.items():

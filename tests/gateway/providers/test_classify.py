@@ -154,7 +154,9 @@ def caused(outer, cause):
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (httpx.ConnectTimeout(""), errors.UpstreamTimeout),
+        (TimeoutError(), errors.UpstreamTimeout),
+        (caused(httpx.ConnectTimeout(""), aiohttp.ServerDisconnectedError()), errors.UpstreamUnavailable),
+        (caused(httpx.ConnectTimeout(""), aiohttp.ClientOSError()), errors.UpstreamUnavailable),
         (caused(httpx.ConnectTimeout(""), aiohttp.ConnectionTimeoutError()), errors.UpstreamTimeout),
         (caused(httpx.ReadTimeout(""), TimeoutError()), errors.UpstreamTimeout),
         (caused(httpx.ConnectError(""), OSError()), errors.UpstreamUnavailable),
