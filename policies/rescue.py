@@ -134,7 +134,8 @@ class _Stream:
         """Whether the answer came to its end, be it without [DONE] or with a fault after its end."""
         if self._splice is not None and not self._splice.matched:
             return False
-        return self._transcript.finished or self._current.complete
+        # Of several choices one may be finished while another is cut.
+        return self._current.complete or (self._transcript.finished and may_rescue(self._call))
 
     def _finish(self) -> None:
         self.reply.complete = True

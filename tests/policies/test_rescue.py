@@ -208,25 +208,28 @@ def test_when_nobody_takes_over_the_break_is_told_and_not_the_refusal():
     assert outcomes(meter) == ["unreachable"]
 
 
+class Late(ChunkedUpstream):
+    """Breaks after the finish_reason."""
+
+    async def _events(self, call, reply):
+        async for event in super()._events(call, reply):
+            yield event
+        reply.complete = False
+        raise BROKEN
+
+
 def test_a_fault_after_the_finish_reason_is_none():
-    async def run():
-        async with rescue(Late())[0](make_call()) as reply:
-            events = [event async for event in reply.events]
-        return events, reply
-
-    class Late(ChunkedUpstream):
-        def __init__(self):
-            super().__init__("a", HELLO)
-
-        async def _events(self, call, reply):
-            async for event in super()._events(call, reply):
-                yield event
-            reply.complete = False
-            raise BROKEN
-
-    events, reply = run_virtual(run())
+    text, reply, events = run_virtual(read(rescue(Late("a", HELLO))[0], make_call()))
+    assert text == "".join(HELLO)
     assert events[-1].finish_reason == "stop"
     assert reply.complete
+
+
+def test_one_finished_choice_does_not_make_an_answer_of_two_whole():
+    service, meter = rescue(Late("a", HELLO))
+    with pytest.raises(StreamInterrupted):
+        run_virtual(read(service, make_call(body={**BODY, "n": 2})))
+    assert outcomes(meter) == ["refused"]
 
 
 @pytest.mark.parametrize(
