@@ -47,7 +47,7 @@ class OpenAIUpstream:
             reply = Reply(upstream=name, model=self._model, stream=call.stream)
             reply.headroom = headroom(response.headers.raw)
             if call.stream:
-                await open_stream(response, reply, usage_wanted=_wants_usage(call))
+                await open_stream(response, reply, usage_wanted=_wants_usage(call), choices=_choices(call))
             else:
                 await open_whole(response, reply)
             yield reply
@@ -78,3 +78,10 @@ class OpenAIUpstream:
 def _wants_usage(call: Call) -> bool:
     options = call.body.get("stream_options")
     return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
+def _choices(call: Call) -> int:
+    """How many choices the caller asks for: ``n`` for each prompt, of which completions take several."""
+    prompt = call.body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return prompts * (call.body.get("n") or 1)

@@ -1,6 +1,11 @@
 """Answers of an upstream as replies: the first content is held, and nothing cut passes for whole.
 
-A 200 that is blank, keep-alive only, HTML or an error body is a failure like any other.
+A 200 that is blank, keep-alive only, HTML or an error body is a failure like any other; so is an answer
+whose ``finish_reason`` says that the upstream gave it up.
+
+A message of a stream that can't be read may have held text, and going on without it would hand out a text
+with a hole in it: the stream is interrupted, to be carried on elsewhere. It is skipped where nothing can
+be lost: when every choice is finished, and when it has no brace in it, so that it never was a chunk.
 """
 
 from collections import deque
@@ -13,11 +18,17 @@ import orjson
 from gateway.providers import classify
 from gateway.providers.chunks import read_chunk, read_usage
 from gateway.wire.sse import DONE, EventDecoder
-from policies.errors import StreamInterrupted, UpstreamError, UpstreamUnavailable
+from policies.errors import StreamInterrupted, UpstreamBusy, UpstreamError, UpstreamUnavailable
 from policies.service import Event, Reply
 
 _MAX_ERROR_BODY = 64 * 1024
 _NOT_A_STREAM = ("application/json", "text/html")
+_GIVEN_UP: dict[str, type[UpstreamError]] = {
+    "insufficient_system_resource": UpstreamBusy,  # DeepSeek's word for "server busy" in mid-answer
+    "abort": UpstreamUnavailable,
+    "error": UpstreamUnavailable,
+}
+"""Values of ``finish_reason`` that end no answer: the upstream stopped before its model did."""
 
 
 async def read_refusal(response: httpx.Response, upstream: str, wall_time: float) -> UpstreamError:
@@ -51,20 +62,30 @@ async def open_whole(response: httpx.Response, reply: Reply) -> None:
         raise UpstreamUnavailable(f"{reply.upstream}: answered 200 with no JSON object.")
     if parsed.get("error"):
         raise classify.from_error_in_ok(reply.upstream, parsed["error"])
+    answers = parsed.get("choices") or parsed.get("data")
+    if not isinstance(answers, list) or not answers:
+        raise UpstreamUnavailable(f"{reply.upstream}: answered 200 without an answer.")
+    for answer in answers:
+        reason = answer.get("finish_reason") if isinstance(answer, dict) else None
+        if isinstance(reason, str) and reason in _GIVEN_UP:
+            raise _given_up(reply.upstream, reason)
     reply.usage = read_usage(parsed)
     reply.complete = True
     reply.events = _once(Event(body, usage=reply.usage))
 
 
-async def open_stream(response: httpx.Response, reply: Reply, *, usage_wanted: bool) -> None:
+async def open_stream(
+    response: httpx.Response, reply: Reply, *, usage_wanted: bool, choices: int = 1
+) -> None:
     """Read a stream up to its first content and hand the rest to ``reply``. Raises ``UpstreamError``.
 
-    A chunk that carries nothing but usage is marked as bookkeeping unless ``usage_wanted``.
+    A chunk that carries nothing but usage is marked as bookkeeping unless ``usage_wanted``. ``choices`` is
+    how many were asked for.
     """
     if response.headers.get("content-type", "").startswith(_NOT_A_STREAM):
         await open_whole(response, reply)
         raise UpstreamUnavailable(f"{reply.upstream}: answered a stream's request without a stream.")
-    stream = _ChunkStream(_chunks(response), reply, usage_wanted=usage_wanted)
+    stream = _ChunkStream(_chunks(response), reply, usage_wanted=usage_wanted, choices=choices)
     await stream.hold_first_content()
     reply.events = stream
     reply.at_hand = stream.at_hand
@@ -73,13 +94,18 @@ async def open_stream(response: httpx.Response, reply: Reply, *, usage_wanted: b
 class _ChunkStream:
     """The events of a streamed answer; iterating raises ``StreamInterrupted`` unless it ends whole.
 
-    Whole means that every choice got its ``finish_reason``. A missing [DONE] after that is no fault.
+    Whole means that every choice got its ``finish_reason``. A missing [DONE] after that is no fault, and
+    nor is anything else. A stream that ends properly may have fewer choices than were asked for, since
+    not every upstream knows of several.
     """
 
-    def __init__(self, chunks: AsyncIterator[bytes], reply: Reply, *, usage_wanted: bool) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], reply: Reply, *, usage_wanted: bool, choices: int
+    ) -> None:
         self._chunks = chunks
         self._reply = reply
         self._usage_wanted = usage_wanted
+        self._choices = choices
         self._decoder = EventDecoder()
         self._pending: deque[Event] = deque()
         self._open: set[int] = set()
@@ -139,14 +165,20 @@ class _ChunkStream:
             event = read_chunk(data, chunk)
             self._note(event, chunk.get("choices") or ())
         except (orjson.JSONDecodeError, AttributeError, TypeError):
-            self._fail("the stream held a malformed chunk")
+            if not self._is_whole() and (b"{" in data or b"}" in data):
+                self._fail("the stream held a malformed chunk")
             return
-        self._pending.append(event)
+        if not self._ended:
+            self._pending.append(event)
 
     def _note(self, event: Event, choices: Sequence[dict[str, Any]]) -> None:
         for choice in choices:
             index = choice.get("index") or 0
-            if choice.get("finish_reason"):
+            reason = choice.get("finish_reason")
+            if reason in _GIVEN_UP:
+                self._fail_with(_given_up(self._reply.upstream, reason))
+                return
+            if reason:
                 self._finished.add(index)
                 self._open.discard(index)
             elif index not in self._finished:
@@ -165,15 +197,26 @@ class _ChunkStream:
         elif self._started:
             self._fail("the stream ended without a finish_reason")
 
+    def _is_whole(self) -> bool:
+        """Whether nothing can follow that belongs to the answer."""
+        return not self._open and len(self._finished) >= self._choices
+
     def _fail(self, what: str) -> None:
-        kind = StreamInterrupted if self._started else UpstreamUnavailable
-        self._ended = True
-        self._failure = kind(f"{self._reply.upstream}: {what}.")
+        self._fail_with(UpstreamUnavailable(f"{self._reply.upstream}: {what}."))
 
     def _fail_with_error_object(self, error: object) -> None:
-        refusal = classify.from_error_in_ok(self._reply.upstream, error)
+        self._fail_with(classify.from_error_in_ok(self._reply.upstream, error))
+
+    def _fail_with(self, failure: UpstreamError) -> None:
         self._ended = True
-        self._failure = StreamInterrupted(refusal.message) if self._started else refusal
+        if self._is_whole():
+            self._reply.complete = True
+        else:
+            self._failure = StreamInterrupted(failure.message) if self._started else failure
+
+
+def _given_up(upstream: str, reason: str) -> UpstreamError:
+    return _GIVEN_UP[reason](f"{upstream}: gave its answer up half-way ({reason}).")
 
 
 async def _once(event: Event) -> AsyncIterator[Event]:

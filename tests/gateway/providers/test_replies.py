@@ -42,9 +42,9 @@ USAGE = sse.message(json.dumps(answers.usage_chunk("m", 2, chat=True)).encode())
 DONE = sse.DONE_MESSAGE
 
 
-async def opened(*pieces, usage_wanted=False, kind="text/event-stream"):
+async def opened(*pieces, usage_wanted=False, kind="text/event-stream", choices=1):
     reply = Reply(upstream="up", model="m", stream=True)
-    await open_stream(answered(*pieces, kind=kind), reply, usage_wanted=usage_wanted)
+    await open_stream(answered(*pieces, kind=kind), reply, usage_wanted=usage_wanted, choices=choices)
     return reply
 
 
@@ -108,6 +108,56 @@ async def test_every_choice_has_to_finish():
     reply = await opened(*two, chunk(index=1, finish="length"), DONE)
     await text_of(reply)
     assert reply.complete
+
+
+async def test_a_choice_that_is_yet_to_begin_is_missed_when_the_connection_is_lost():
+    reply = await opened(A, STOP, httpx.ReadError("reset"), choices=2)
+    with pytest.raises(StreamInterrupted):
+        await text_of(reply)
+    assert not reply.complete
+
+
+@pytest.mark.parametrize("end", [[DONE], []])
+async def test_an_upstream_may_know_of_one_choice_only(end):
+    reply = await opened(A, STOP, *end, choices=2)
+    assert await text_of(reply) == "a"
+    assert reply.complete
+
+
+@pytest.mark.parametrize("garbage", [b"", b"ping", b"7", b"null", b"[]", b'"x"'])
+async def test_what_never_was_a_chunk_is_skipped(garbage):
+    reply = await opened(sse.message(garbage), ROLE, A, sse.message(garbage), B, STOP, DONE)
+    assert await text_of(reply) == "ab"
+    assert reply.complete
+
+
+LATE = [sse.message(b"{"), sse.message(b'{"choices": 7}'), sse.message(b'{"error": "busy"}')]
+
+
+@pytest.mark.parametrize("fault", [*LATE, httpx.ReadError("reset")])
+async def test_a_fault_after_the_whole_answer_is_none(fault):
+    reply = await opened(A, STOP, fault)
+    assert await text_of(reply) == "a"
+    assert reply.complete
+
+
+async def test_usage_behind_a_malformed_chunk_counts():
+    reply = await opened(A, STOP, sse.message(b"{"), USAGE, DONE)
+    assert await text_of(reply) == "a"
+    assert reply.usage == Usage(input=7, output=2)
+
+
+@pytest.mark.parametrize("reason", ["insufficient_system_resource", "abort", "error"])
+async def test_an_answer_that_the_upstream_gave_up_is_cut_and_not_finished(reason):
+    reply = await opened(A, chunk(finish=reason), USAGE, DONE)
+    with pytest.raises(StreamInterrupted):
+        await text_of(reply)
+    assert not reply.complete
+    with pytest.raises(UpstreamError):
+        await opened(chunk(finish=reason), DONE)
+    given_up = answers.whole("m", [{"text": "a", "finish_reason": reason}], 3, chat=False)
+    with pytest.raises(UpstreamError):
+        await whole(json.dumps(given_up).encode())
 
 
 BROKEN_BEFORE = [
@@ -183,7 +233,8 @@ async def test_a_whole_body_behind_blank_lines():
 
 
 @pytest.mark.parametrize(
-    "pieces", [[], [b" \n\n"], [b"<html>"], [b"[]"], [b"{", httpx.ReadError("")], [b'{"error": "busy"}']]
+    "pieces",
+    [[], [b" \n\n"], [b"<html>"], [b"[]"], [b"{", httpx.ReadError("")], [b'{"error": "busy"}'], [b"{}"]],
 )
 async def test_a_body_that_is_no_answer(pieces):
     with pytest.raises(UpstreamUnavailable):
