@@ -2,12 +2,14 @@ import pytest
 
 from gateway.catalogue import Catalogue, Entry, model_not_found
 
-
-def entry(name):
-    return Entry(name, object(), 60.0)
+NAMES = ["gpt-4*", "gpt-*", "gpt-4-mine", "chat", "o[13]", "x/?"]
 
 
-CATALOGUE = Catalogue([entry(name) for name in ["gpt-4*", "gpt-*", "gpt-4-mine", "chat", "o[13]", "x/?"]])
+def builder(name):
+    return lambda asked: Entry(name, asked)
+
+
+CATALOGUE = Catalogue({name: builder(name) for name in NAMES})
 
 
 @pytest.mark.parametrize(
@@ -27,9 +29,24 @@ CATALOGUE = Catalogue([entry(name) for name in ["gpt-4*", "gpt-*", "gpt-4-mine",
     ],
 )
 def test_a_plain_name_comes_first_and_then_the_first_glob(asked, found):
-    for _ in range(2):  # found, and remembered
-        entry = CATALOGUE.find(asked)
-        assert (entry and entry.name) == found
+    entry = CATALOGUE.find(asked)
+    assert (entry and entry.name) == found
+    assert CATALOGUE.find(asked) is entry  # remembered
+
+
+def test_what_serves_a_name_behind_a_glob_is_made_for_that_name():
+    assert CATALOGUE.find("gpt-4o").service == "gpt-4o"
+    assert CATALOGUE.find("chat").service == "chat"
+
+
+def test_clients_cannot_fill_the_memory_with_names():
+    made = []
+    catalogue = Catalogue({"*": lambda asked: made.append(asked) or Entry("*", asked)})
+    for number in range(3000):
+        catalogue.find(f"m{number}")
+    first, last = catalogue.find("m0"), catalogue.find("m2999")
+    assert len(made) == 3001
+    assert (first.service, last.service) == ("m0", "m2999")
 
 
 def test_only_plain_names_are_listed_in_their_order():

@@ -64,9 +64,9 @@ def test_attempts_are_told_by_upstream_and_never_by_a_clients_word(metrics):
     metrics.emit(AttemptFinished(call, Attempt("up", "gpt-whatever-they-say", "ok", 1.0, 0.25)))
     metrics.emit(AttemptFinished(call, Attempt("up", "fixed", "UpstreamBusy", 1.0)))
     name = "tidegate_upstream_attempts_total"
-    assert value(metrics, name, upstream="up", model="gpt-*", outcome="ok") == 1
+    assert value(metrics, name, upstream="up", model="*", outcome="ok") == 1
     assert value(metrics, name, upstream="up", model="fixed", outcome="UpstreamBusy") == 1
-    assert value(metrics, "tidegate_upstream_first_token_seconds_sum", upstream="up", model="gpt-*") == 0.25
+    assert value(metrics, "tidegate_upstream_first_token_seconds_sum", upstream="up", model="*") == 0.25
     assert b"whatever" not in metrics.expose()
 
 
@@ -79,5 +79,29 @@ def test_a_tenant_is_never_a_label(metrics):
 
 def test_a_fact_without_a_series_is_passed_over(metrics):
     before = metrics.expose()
-    metrics.emit(RetryRefused(make_call(), "UpstreamBusy", "up"))
+    metrics.emit(LimitChanged("up", 9, 8, "growth"))
     assert metrics.expose() == before
+
+
+def test_recovery_is_counted_by_the_configured_model(metrics):
+    call = make_call(route="chat")
+    metrics.emit(RetryRefused(call, "UpstreamBusy", "up"))
+    metrics.emit(FailedOver(call, "UpstreamBusy", "other"))
+    metrics.emit(StreamRescued(call, "restarted", "StreamInterrupted", 40))
+    for name, labels in {
+        "tidegate_retries_refused_total": {"failure": "UpstreamBusy"},
+        "tidegate_failovers_total": {"failure": "UpstreamBusy"},
+        "tidegate_rescues_total": {"outcome": "restarted"},
+    }.items():
+        assert value(metrics, name, model="chat", **labels) == 1
+
+
+def test_the_gauges_of_a_passed_on_model_add_up(metrics):
+    def report(model, passed_on, limit):
+        return UpstreamReport("up", model, passed_on, "closed", "", None, limit, 1, 0, 0.0, None, 0.0, 1.0)
+
+    metrics.observe([report("a", True, 8), report("b", True, 9), report("c", False, 10)])
+    assert value(metrics, "tidegate_upstream_limit", upstream="up", model="*") == 17
+    assert value(metrics, "tidegate_upstream_limit", upstream="up", model="c") == 10
+    assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="closed") == 2
+    assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="open") == 0
