@@ -11,7 +11,6 @@ from gateway.api.exchange import Endpoint
 from gateway.api.front_door import FrontDoor
 from gateway.metrics import Metrics
 from gateway.serving import Serving
-from gateway.stores.keys import KeyStore
 from gateway.wire.models import ENVELOPES
 from policies.service import Operation
 
@@ -22,7 +21,7 @@ _SUMMARIES = {
 }
 
 
-def create_app(serving: Serving, keys: KeyStore, metrics: Metrics | None) -> ASGIApp:
+def create_app(serving: Serving, metrics: Metrics | None) -> ASGIApp:
     """Assemble the application; ``metrics`` None leaves /metrics out."""
     app = FastAPI(
         title="Tidegate",
@@ -39,7 +38,7 @@ def create_app(serving: Serving, keys: KeyStore, metrics: Metrics | None) -> ASG
         app.router.routes.append(_documented(path, operation, endpoint))
     app.include_router(models.router(serving))
     app.include_router(health.router(serving, metrics))
-    app.include_router(admin.router(serving, keys))
+    app.include_router(admin.router(serving))
     door: ASGIApp = FrontDoor(app, endpoints, serving)
     cors = serving.settings.server.cors
     if cors is not None:

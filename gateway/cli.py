@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from gateway import __version__
-from gateway.commands import keys
+from gateway.commands import keys, upstreams
 from gateway.settings import ConfigError, Settings, load
 
 BAD_CONFIGURATION = 2
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(upstreams.app, name="upstreams")
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ConfigOption = Annotated[

@@ -13,6 +13,8 @@ from gateway.keyring import Keyring
 from gateway.providers.accounts import accounts_of
 from gateway.settings import LocalProvider, Settings
 from gateway.stack import Roads, Stacks
+from gateway.stores.keys import KeyStore
+from gateway.stores.orders import OrderBook
 from gateway.upstreams import Parts, Upstreams
 from policies.errors import GatewayError
 from policies.ports import Clock, Meter
@@ -42,6 +44,14 @@ class Configured:
     announce: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What is kept in the database."""
+
+    keys: KeyStore
+    orders: OrderBook
+
+
 class Serving:
     """The parts that a request meets."""
 
@@ -49,14 +59,16 @@ class Serving:
         self,
         configured: Configured,
         settings: Settings,
-        keyring: Keyring,
+        stores: Stores,
         parts: Parts,
         access_log: AccessLog | None,
     ) -> None:
         self._configured = configured
         self._parts = parts
         self.upstreams = Upstreams(parts)
-        self.keyring = keyring
+        self.stores = stores
+        self.keyring = Keyring(stores.keys)
+        self._last_order = 0
         self.clock: Clock = parts.clock
         self.meter: Meter = parts.meter
         self.rng = parts.rng
@@ -66,6 +78,19 @@ class Serving:
         self.open_exchanges: set[OpenExchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._apply(settings)
+
+    async def start(self) -> None:
+        """Read from the database what has to be known before the first request."""
+        await self.keyring.refresh()
+        for order in await self.stores.orders.standing():
+            self.upstreams.obey(order)
+        self._last_order = await self.stores.orders.last()
+
+    async def follow_orders(self) -> None:
+        """Obey what operators ordered since the last time, at whichever worker."""
+        for order in await self.stores.orders.since(self._last_order):
+            self.upstreams.obey(order)
+            self._last_order = order.number
 
     def reload(self) -> None:
         """Read the configuration again. Raises ConfigError and changes nothing when it has faults.

@@ -137,7 +137,8 @@ class Stacks:
             meter=parts.meter,
         )
         if model.hedge is not None:
-            # Above retry, so that a hedge that fails is given up and not retried beside the first.
+            # Above retry, since the race is for the step's first token. ``another`` is false where all are
+            # at their limits, so nothing is hedged under overload.
             service = Hedge(
                 service,
                 HedgeOptions(after=model.hedge.after, tiers=frozenset(model.hedge.tiers)),
@@ -159,8 +160,9 @@ class Stacks:
         able = [
             [member for member in members if member.name in self._continuing_accounts] for members in steps
         ]
-        found = [Step("continue", self._balance(model, members)) for members in able if members]
-        return Failover(found, meter=self._parts.meter) if found else None
+        balances = [self._balance(model, members) for members in able if members]
+        steps_on = [Step("continue", balance, another=balance.another) for balance in balances]
+        return Failover(steps_on, meter=self._parts.meter) if steps_on else None
 
     def _members_of(self, model: Model, targets: Sequence[Target], asked: str) -> list[Member]:
         wait = _LAST_WAIT if targets == model.route[-1] else _STEP_WAIT
@@ -177,7 +179,9 @@ class Stacks:
         key = (account.name, name, timeouts, wait)
         member = self._members.get(key)
         if member is None:
-            upstream = self._roads.upstreams.get(self._roads.providers[target.provider], account, name)
+            provider = self._roads.providers[target.provider]
+            passed_on = target.model == ASKED
+            upstream = self._roads.upstreams.get(provider, account, name, passed_on=passed_on)
             member = self._members[key] = Member(
                 account.name,
                 self.per_upstream(upstream, timeouts, wait),
@@ -188,6 +192,7 @@ class Stacks:
                 health=upstream.health,
                 limits=(upstream.permits,),
                 patience=wait,
+                latency=upstream.latency,
                 schedule=None if upstream.terms is None else upstream.terms.weight,
             )
         return member

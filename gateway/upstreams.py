@@ -8,7 +8,7 @@ import asyncio
 import random
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -17,8 +17,10 @@ from gateway.providers.probes import probe_check
 from gateway.settings import LocalProvider, Provider
 from gateway.settings.upkeep import WEEK
 from gateway.settings.upkeep import Schedule as ScheduleSettings
+from gateway.stores.orders import Action, Order
 from policies.concurrency import AdaptiveOptions, ConcurrencyLimit
 from policies.health import Health, HealthOptions
+from policies.member import PeakEwma
 from policies.permits import Permits
 from policies.ports import AlarmClock, Meter
 from policies.probe import ProbeOptions, Prober, ProbeSchedule
@@ -51,6 +53,7 @@ class Upstream:
     provider: Provider | LocalProvider
     account: Account
     model: str
+    passed_on: bool
     health: Health
     permits: Permits
     ratio: AcceptRatio
@@ -59,6 +62,57 @@ class Upstream:
     weight: float
     price: float
     priority: int
+    latency: PeakEwma = field(default_factory=PeakEwma)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What an operator may call it: provider, account (provider#2), or account/model."""
+        account = self.account.name
+        return (account.partition("#")[0], account, f"{account}/{self.model}")
+
+    def report(self, now: float) -> "UpstreamReport":
+        """What an operator sees of it."""
+        health = self.health.report(now)
+        limit = self.permits.limit
+        return UpstreamReport(
+            upstream=self.account.name,
+            model=self.model,
+            passed_on=self.passed_on,
+            state=health.state.value,
+            why=health.why,
+            next_probe=health.next_probe,
+            limit=limit.limit,
+            inflight=limit.inflight,
+            waiting=self.permits.waiting,
+            held_off=max(0.0, limit.retry_at - now),
+            first_token=self.latency.read(now),
+            error_ratio=health.error_ratio,
+            weight=self.weight * health.weight_factor * (self.terms.weight() if self.terms else 1.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamReport:
+    """One upstream as this process sees it; times in seconds.
+
+    ``passed_on`` tells that the model's name was the client's choice.
+    ``next_probe`` is None when nothing is planned, ``first_token`` when it wasn't used lately.
+    ``held_off`` is how long it still wants to hear nothing from us.
+    """
+
+    upstream: str
+    model: str
+    passed_on: bool
+    state: str
+    why: str
+    next_probe: float | None
+    limit: int
+    inflight: int
+    waiting: int
+    held_off: float
+    first_token: float | None
+    error_ratio: float
+    weight: float
 
 
 class Upstreams:
@@ -68,21 +122,59 @@ class Upstreams:
         self._parts = parts
         self._known: weakref.WeakValueDictionary[tuple[str, str], Upstream] = weakref.WeakValueDictionary()
         self._shared: weakref.WeakValueDictionary[tuple[str, str], Permits] = weakref.WeakValueDictionary()
+        self._drained: dict[str, bool] = {}
+        self._probes: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(
             sorted(self._known.values(), key=lambda upstream: (upstream.account.name, upstream.model))
         )
 
-    def get(self, provider: Provider | LocalProvider, account: Account, model: str) -> Upstream:
-        """The upstream of this account and model; a new one where its settings are new."""
+    def get(
+        self, provider: Provider | LocalProvider, account: Account, model: str, *, passed_on: bool
+    ) -> Upstream:
+        """The upstream of this account and model; a new one where its settings are new.
+
+        ``passed_on`` tells that the model's name is the client's choice, behind a glob.
+        """
         upstream = self._known.get((account.name, model))
         if upstream is None or upstream.provider != provider or upstream.account != account:
-            upstream = self._make(provider, account, model)
+            upstream = self._make(provider, account, model, passed_on=passed_on)
             self._known[account.name, model] = upstream
         return upstream
 
-    def _make(self, provider: Provider | LocalProvider, account: Account, model: str) -> Upstream:
+    def reports(self) -> list[UpstreamReport]:
+        """All upstreams as they are now."""
+        now = self._parts.clock.now()
+        return [upstream.report(now) for upstream in self]
+
+    def knows(self, name: str) -> bool:
+        """Whether an operator may call an upstream so."""
+        return any(name in upstream.names for upstream in self)
+
+    def obey(self, order: Order) -> None:
+        """Carry out an operator's order, on those there are and, for a drain, on those to come."""
+        now = self._parts.clock.now()
+        if order.action is not Action.PROBE:
+            self._drained[order.upstream] = order.action is Action.DRAIN
+        for upstream in self:
+            if order.upstream not in upstream.names:
+                continue
+            if order.action is Action.DRAIN:
+                upstream.health.drain(now)
+            elif order.action is Action.RESUME:
+                upstream.health.resume(now)
+            else:
+                self._probe(upstream)
+
+    def _probe(self, upstream: Upstream) -> None:
+        task = asyncio.create_task(upstream.prober.probe())
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    def _make(
+        self, provider: Provider | LocalProvider, account: Account, model: str, *, passed_on: bool
+    ) -> Upstream:
         parts = self._parts
         health = Health(account.name, model=model, options=HealthOptions(), rng=parts.rng, meter=parts.meter)
         terms = None
@@ -92,6 +184,7 @@ class Upstreams:
             provider=provider,
             account=account,
             model=model,
+            passed_on=passed_on,
             health=health,
             permits=self._permits(provider, model, terms),
             ratio=AcceptRatio(ThrottleOptions(), random=parts.rng),
@@ -101,6 +194,8 @@ class Upstreams:
             price=_price(provider, model),
             priority=provider.priority if isinstance(provider, Provider) else _LOCAL_PRIORITY,
         )
+        if any(self._drained.get(name) for name in upstream.names):
+            health.drain(parts.clock.now())
         watching = asyncio.create_task(upstream.prober.run())
         weakref.finalize(upstream, watching.cancel)
         return upstream

@@ -20,15 +20,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.access_log import AccessLog
 from gateway.app import create_app
 from gateway.clock import SystemClock, system_random, wall_time
-from gateway.keyring import Keyring
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
 from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
-from gateway.serving import Configured, Serving
+from gateway.serving import Configured, Serving, Stores
 from gateway.settings import ConfigError, Settings, default_settings, load
 from gateway.stores.database import open_database
 from gateway.stores.keys import KeyStore
+from gateway.stores.orders import OrderBook
 from gateway.upstreams import Parts
 from policies.errors import ShuttingDown
 
@@ -75,8 +75,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     settings = read()
     metrics = Metrics()
     database = open_database(settings.database)
-    keys = KeyStore(database, wall_time)
-    keyring = Keyring(keys)
+    stores = Stores(KeyStore(database, wall_time), OrderBook(database, wall_time))
     transport = EnvironmentTransport()
     configured = Configured(
         load=read,
@@ -85,11 +84,11 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     )
     parts = Parts(SystemClock(), wall_time, system_random(), metrics, transport)
     log = AccessLog(sys.stdout.buffer) if settings.observability.access_log == "json" else None
-    serving = Serving(configured, settings, keyring, parts, log)
-    await keyring.refresh()
+    serving = Serving(configured, settings, stores, parts, log)
+    await serving.start()
     server = WorkerServer(
         uvicorn.Config(
-            create_app(serving, keys, metrics if settings.observability.metrics else None),
+            create_app(serving, metrics if settings.observability.metrics else None),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -105,7 +104,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
         settings.server.drain,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, serving)
-    upkeep = asyncio.create_task(_keep_current(serving, server, supervisor))
+    upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -121,18 +120,20 @@ def _reload(serving: Serving) -> None:
         _LOG.error("the new configuration has faults, the old one keeps running:\n%s", error)
 
 
-async def _keep_current(serving: Serving, server: WorkerServer, supervisor: int) -> None:
-    """See changed keys within a second, and stop when the supervisor is gone."""
+async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics, supervisor: int) -> None:
+    """Follow changed keys and new orders within a second, and stop when the supervisor is gone."""
     while True:
         await serving.clock.sleep(_UPKEEP_INTERVAL)
+        metrics.observe(serving.upstreams.reports())
         if os.getppid() != supervisor:
             _LOG.warning("the supervisor is gone: stopping")
             server.stop()
             return
         try:
             await serving.keyring.refresh()
+            await serving.follow_orders()
         except SQLAlchemyError as error:
-            _LOG.warning("keys could not be read, the known ones stay: %s", error)
+            _LOG.warning("the database could not be read, what is known stays: %s", error)
 
 
 def main() -> None:

@@ -72,11 +72,14 @@ class Group:
             choice = (
                 [member for member in ready if not member.tried(call)]
                 or [member for member in trials if not member.tried(call)]
-                or ready
-                or trials
+                or [member for member in (*ready, *trials) if not member.failed_for_good(call)]
             )
         # Where all are at their limits, a call waits its turn at one of them.
-        choice = choice or [member for member in self.members if member.worth_waiting(now)]
+        choice = choice or [
+            member
+            for member in self.members
+            if member.worth_waiting(now) and not member.failed_for_good(call)
+        ]
         if choice:
             return choice[0] if len(choice) == 1 else self._strategy.choose(choice, call, now)
         return self._panicked(call, now)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import exp, inf
 from typing import Protocol
 
+from policies.errors import UpstreamKeyRejected, UpstreamQuotaExhausted, UpstreamTimeout
 from policies.health import Health, HealthState
 from policies.service import Call, Headroom, Reply, Service
 
@@ -19,6 +20,9 @@ _FLOOR = 0.001
 """Latencies below a millisecond are alike, so that the number of calls in flight decides."""
 _STALE = 5.0
 """After so many time constants in silence the latency is unknown."""
+_FOR_GOOD = frozenset(
+    {UpstreamTimeout.__name__, UpstreamKeyRejected.__name__, UpstreamQuotaExhausted.__name__}
+)
 _UNKNOWN = 1e6
 """While the latency is unknown, one call at a time finds out."""
 _UNARY_TOKENS = 32
@@ -46,7 +50,9 @@ class PeakEwma:
 
     __slots__ = ("_stamp", "_tau", "_value")
 
-    def __init__(self, tau: float) -> None:
+    def __init__(self, tau: float = 10.0) -> None:
+        if tau <= 0:
+            raise ValueError(f"the time constant is {tau:g} s: give more than 0 s")
         self._tau = tau
         self._value = 0.0
         self._stamp = -inf
@@ -98,7 +104,7 @@ class QuotaShare:
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One upstream account and model. Groups that share an upstream share its member.
+    """One upstream account and model. Groups that share an upstream share its member, or its ``latency``.
 
     ``name`` is what ``Attempt.upstream`` says. ``weight`` may be changed at any time; ``schedule``
     scales it by what it returns (off-peak hours), and health scales it after a return. ``limits`` are
@@ -118,16 +124,14 @@ class Member:
     limits: tuple[Gate, ...] = ()
     patience: float = 0.0
     schedule: Callable[[], float] | None = None
-    tau: float = 10.0
+    latency: PeakEwma = field(default_factory=PeakEwma)
     inflight: int = field(default=0, init=False)
-    latency: PeakEwma = field(init=False)
     quota: QuotaShare = field(default_factory=QuotaShare, init=False)
     opening: dict[Call, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if self.weight <= 0 or self.cost <= 0 or self.tau <= 0:
-            raise ValueError(f"{self.name}: weight, cost and tau must be above 0")
-        self.latency = PeakEwma(self.tau)
+        if self.weight <= 0 or self.cost <= 0:
+            raise ValueError(f"{self.name}: weight and cost must be above 0")
 
     # Asking
 
@@ -157,6 +161,14 @@ class Member:
         """Whether the call was or is being tried here."""
         model = self.model or call.model
         return any(attempt.upstream == self.name and attempt.model == model for attempt in call.attempts)
+
+    def failed_for_good(self, call: Call) -> bool:
+        """Whether the call has met something here that another attempt of it would meet again."""
+        model = self.model or call.model
+        return any(
+            attempt.upstream == self.name and attempt.model == model and attempt.outcome in _FOR_GOOD
+            for attempt in call.attempts
+        )
 
     def weigh(self, now: float) -> float:
         """The weight as it is now."""

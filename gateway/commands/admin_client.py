@@ -11,6 +11,7 @@ AdminKey = Annotated[
     str | None,
     typer.Option("--admin-key", envvar="TIDEGATE_ADMIN_KEY", help="An admin key.", show_default=False),
 ]
+DEFAULT_URL = "http://127.0.0.1:8080"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.commands.admin_client import AdminClient, AdminKey, AdminUrl, AsJson
+from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
 
 app = typer.Typer(help="List, create, show and delete API keys.", no_args_is_help=True)
 _COLUMNS = ("id", "name", "tenant", "tier", "models", "hint", "created", "expires")
@@ -14,7 +14,7 @@ _COLUMNS = ("id", "name", "tenant", "tier", "models", "hint", "created", "expire
 
 @app.command("list")
 def list_keys(
-    url: AdminUrl = "http://127.0.0.1:8080",
+    url: AdminUrl = DEFAULT_URL,
     admin_key: AdminKey = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's keys.")] = None,
     as_json: AsJson = False,
@@ -39,7 +39,7 @@ def create(  # noqa: PLR0913, PLR0917 - the options of a key
     expires: Annotated[
         str | None, typer.Option(help="ISO 8601 time with zone, such as 2027-01-01T00:00:00Z.")
     ] = None,
-    url: AdminUrl = "http://127.0.0.1:8080",
+    url: AdminUrl = DEFAULT_URL,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +61,7 @@ def create(  # noqa: PLR0913, PLR0917 - the options of a key
 @app.command()
 def show(
     key_id: Annotated[str, typer.Argument(help="The key's id.")],
-    url: AdminUrl = "http://127.0.0.1:8080",
+    url: AdminUrl = DEFAULT_URL,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +77,7 @@ def show(
 @app.command()
 def delete(
     key_id: Annotated[str, typer.Argument(help="The key's id.")],
-    url: AdminUrl = "http://127.0.0.1:8080",
+    url: AdminUrl = DEFAULT_URL,
     admin_key: AdminKey = None,
 ) -> None:
     """Delete a key; it opens nothing from the next second on."""

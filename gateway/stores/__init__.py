@@ -1,1 +1,1 @@
-"""What outlives a process: keys, in a SQL database."""
+"""What outlives a process, in a SQL database: keys, and operators' orders."""

@@ -2,7 +2,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
-from policies.facts import AttemptFinished, CallFinished, CallRefused, CallStarted, RetryRefused
+from gateway.upstreams import UpstreamReport
+from policies.facts import (
+    AttemptFinished,
+    CallFinished,
+    CallRefused,
+    CallStarted,
+    FailedOver,
+    LimitChanged,
+    RetryRefused,
+    StreamRescued,
+)
 from policies.service import Attempt, Operation, Usage
 from tests.kit.upstream import make_call
 

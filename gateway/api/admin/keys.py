@@ -1,18 +1,15 @@
-"""The admin API: keys, and reloading the configuration. Its errors are problem details."""
+"""/admin/keys: making, listing, showing and deleting API keys."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from fastapi.security import HTTPBearer
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.api.problems import problem
-from gateway.api.request import bearer
 from gateway.serving import Serving
-from gateway.settings import ConfigError
-from gateway.stores.keys import Key, KeyStore, Role
+from gateway.stores.keys import Key, Role
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -48,20 +45,14 @@ class CreatedKey(KeyView):
     key: str
 
 
-def router(serving: Serving, keys: KeyStore) -> APIRouter:
-    """The routes below /admin, open to owners' keys."""
+def router(serving: Serving) -> APIRouter:
+    """The routes over stored keys."""
+    routes = APIRouter(prefix="/keys")
+    store = serving.stores.keys
 
-    def authorize(request: Request) -> None:
-        serving.keyring.identify(bearer(request.scope), serving.wall_time(), Role.OWNER)
-
-    documented = HTTPBearer(auto_error=False, description="An admin key.")
-    routes = APIRouter(
-        prefix="/admin", tags=["Admin"], dependencies=[Depends(documented), Depends(authorize)]
-    )
-
-    @routes.post("/keys", status_code=201, summary="Make a key")
+    @routes.post("", status_code=201, summary="Make a key")
     async def create(new: NewKey) -> CreatedKey:
-        key, secret = await keys.create(
+        key, secret = await store.create(
             name=new.name,
             tenant=new.tenant,
             tier=new.tier,
@@ -71,35 +62,23 @@ def router(serving: Serving, keys: KeyStore) -> APIRouter:
         await serving.keyring.refresh()
         return CreatedKey(**_view(key).model_dump(), key=secret)
 
-    @routes.get("/keys", summary="List keys")
+    @routes.get("", summary="List keys")
     async def list_keys(tenant: str | None = None) -> list[KeyView]:
-        return [_view(key) for key in await keys.list(tenant=tenant) if key.role is Role.CLIENT]
+        return [_view(key) for key in await store.list(tenant=tenant) if key.role is Role.CLIENT]
 
-    @routes.get("/keys/{key_id}", summary="Show a key", responses={404: {}})
+    @routes.get("/{key_id}", summary="Show a key", responses={404: {}})
     async def get(key_id: str) -> Response:
-        key = await keys.get(key_id)
+        key = await store.get(key_id)
         if key is None:
             return _no_key(key_id)
         return JSONResponse(_view(key).model_dump(mode="json"))
 
-    @routes.delete("/keys/{key_id}", status_code=204, summary="Delete a key", responses={404: {}})
+    @routes.delete("/{key_id}", status_code=204, summary="Delete a key", responses={404: {}})
     async def delete(key_id: str) -> Response:
-        if not await keys.delete(key_id):
+        if not await store.delete(key_id):
             return _no_key(key_id)
         await serving.keyring.refresh()
         return Response(status_code=204)
-
-    @routes.post("/reload", summary="Read the configuration again", responses={422: {}})
-    async def reload() -> Response:
-        try:
-            serving.reload_everywhere()
-        except ConfigError as error:
-            return problem(
-                422,
-                "The configuration has faults; the old one keeps running.",
-                errors=str(error).splitlines(),
-            )
-        return JSONResponse({"status": "reloaded"})
 
     return routes
 

@@ -1,0 +1,53 @@
+"""Prometheus series, fed by the facts that policies emit.
+
+Names follow OpenTelemetry's GenAI conventions where these have one. Labels are bounded: a model is the
+configured name or glob that it matched, a tenant is never a label. With several workers the values live
+in shared files (prometheus-client's multiprocess mode), so that any worker answers for all.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.metrics.calls import CallSeries
+from gateway.metrics.recovery import RecoverySeries
+from gateway.metrics.upstreams import UpstreamSeries
+from gateway.upstreams import UpstreamReport
+from policies.facts import Fact
+
+_MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """A ``Meter`` that counts; ``expose`` writes what it counted."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._upstreams = UpstreamSeries(self.registry)
+        self._observers: dict[type[Any], Callable[[Any], None]] = {
+            **CallSeries(self.registry).observers,
+            **self._upstreams.observers,
+            **RecoverySeries(self.registry).observers,
+        }
+
+    def emit(self, fact: Fact) -> None:
+        """Count a fact; one that has no series is passed over."""
+        observe = self._observers.get(type(fact))
+        if observe is not None:
+            observe(fact)
+
+    def observe(self, reports: Iterable[UpstreamReport]) -> None:
+        """Set the gauges that tell how upstreams are."""
+        self._upstreams.observe(reports)
+
+    def expose(self) -> bytes:
+        """Write all series in Prometheus's text format, those of all workers where there are several."""
+        if _MULTIPROCESS_DIR not in os.environ:
+            return generate_latest(self.registry)
+        collected = CollectorRegistry()
+        MultiProcessCollector(collected)  # type: ignore[no-untyped-call]
+        return generate_latest(collected)

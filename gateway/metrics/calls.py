@@ -1,0 +1,98 @@
+"""Series of calls: what clients asked for and what they got."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway.metrics.series import SECONDS, child
+from policies.facts import CallFinished, CallRefused, CallStarted
+from policies.service import Operation
+
+_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+_OPERATIONS = {
+    Operation.CHAT: "chat",
+    Operation.COMPLETION: "text_completion",
+    Operation.EMBEDDING: "embeddings",
+}
+
+
+class CallSeries:
+    """``observers`` maps a fact's type to what counts it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "tidegate_requests",
+            "Requests to /v1 by how they ended.",
+            ["operation", "model", "outcome"],
+            registry=registry,
+        )
+        self._inflight = Gauge(
+            "tidegate_inflight_requests",
+            "Calls under way.",
+            ["operation"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From a call's arrival to its end.",
+            ["gen_ai_operation_name", "gen_ai_request_model"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._first_event = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From a call's arrival to the first content that its client got.",
+            ["gen_ai_operation_name", "gen_ai_request_model"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a call as the upstream counted them.",
+            ["gen_ai_token_type", "gen_ai_request_model"],
+            registry=registry,
+            buckets=_TOKENS,
+        )
+        self._overhead = Histogram(
+            "tidegate_overhead_seconds",
+            "Time to the first content that was not spent waiting for upstreams.",
+            ["operation"],
+            registry=registry,
+            buckets=_OVERHEAD_SECONDS,
+        )
+        self._queued = Histogram(
+            "tidegate_queue_seconds",
+            "How long calls waited for their turn at an upstream.",
+            ["model"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.observers: dict[type[Any], Callable[[Any], None]] = {
+            CallRefused: self._refused,
+            CallStarted: self._started,
+            CallFinished: self._finished,
+        }
+
+    def _refused(self, fact: CallRefused) -> None:
+        child(self._requests, _OPERATIONS[fact.operation], "other", fact.outcome).inc()
+
+    def _started(self, fact: CallStarted) -> None:
+        child(self._inflight, _OPERATIONS[fact.call.operation]).inc()
+
+    def _finished(self, fact: CallFinished) -> None:
+        call = fact.call
+        operation, model = _OPERATIONS[call.operation], call.route
+        child(self._inflight, operation).dec()
+        child(self._requests, operation, model, fact.outcome).inc()
+        child(self._duration, operation, model).observe(fact.duration)
+        if fact.first_event is not None:
+            child(self._first_event, operation, model).observe(fact.first_event)
+            child(self._overhead, operation).observe(call.overhead(fact.first_event))
+        if call.queued:
+            child(self._queued, model).observe(call.queued)
+        if fact.usage is not None:
+            child(self._tokens, "input", model).observe(fact.usage.input)
+            child(self._tokens, "output", model).observe(fact.usage.output)
