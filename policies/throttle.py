@@ -2,13 +2,15 @@
 
 From "Handling Overload" in Google's Site Reliability Engineering (2016): a client that counts its
 requests and the accepted ones over two minutes refuses with probability
-max(0, (requests - K * accepts) / (requests + 1)) by itself. Two things differ, both because another
-gate stands before this one and because a first token may take minutes:
+max(0, (requests - K * accepts) / (requests + 1)) by itself. Three things differ, because another gate
+stands before this one and because a first token may take minutes:
 
 - a request counts when it was sent and not when it was wished for, since the concurrency limit
   already holds back what can't be served;
 - it counts when its outcome is known, in the bucket of the time when it was sent: forty requests that
-  wait in an upstream's queue aren't refusals.
+  wait in an upstream's queue aren't refusals;
+- a handful of requests decides nothing, as in Envoy's admission control, whose ``rps_threshold`` this
+  follows: one refused request would otherwise keep its own retry from being sent.
 """
 
 from collections.abc import AsyncIterator
@@ -28,12 +30,14 @@ _BUCKETS = 12
 class ThrottleOptions:
     """``ratio`` is K: how many requests are sent for each one accepted before any is refused here.
 
-    At most ``most`` of the requests are refused, so that recovery is noticed. ``window`` is in seconds.
+    At most ``most`` of the requests are refused, so that recovery is noticed, and none while fewer than
+    ``enough`` are known. ``window`` is in seconds.
     """
 
     ratio: float = 2.0
     window: float = 120.0
     most: float = 0.8
+    enough: int = 10
 
     def __post_init__(self) -> None:
         if self.ratio < 1:
@@ -42,6 +46,8 @@ class ThrottleOptions:
             raise ValueError("throttle.window must be above 0 s")
         if not 0 <= self.most < 1:
             raise ValueError("throttle.most must be at least 0 and below 1, or recovery goes unnoticed")
+        if self.enough < 1:
+            raise ValueError("throttle.enough must be at least 1")
 
 
 class AcceptRatio:
@@ -62,6 +68,8 @@ class AcceptRatio:
     def refusal(self, now: float) -> float:
         """The probability with which a request should be refused now."""
         self._roll(now)
+        if self.requests < self._options.enough:
+            return 0.0
         excess = self.requests - self._options.ratio * self.accepts
         return min(self._options.most, max(0.0, excess / (self.requests + 1)))
 

@@ -20,7 +20,7 @@ def new_ratio(**options):
 
 @pytest.mark.parametrize(
     ("accepted", "refused", "probability"),
-    [(0, 0, 0), (10, 0, 0), (10, 10, 0), (0, 1, 0.5), (10, 30, 20 / 41), (0, 99, 0.8)],
+    [(0, 0, 0), (10, 0, 0), (10, 10, 0), (0, 9, 0), (3, 7, 4 / 11), (10, 30, 20 / 41), (0, 99, 0.8)],
 )
 def test_the_books_formula_with_a_cap(accepted, refused, probability):
     ratio = new_ratio()
@@ -124,7 +124,7 @@ def test_a_cancellation_is_passed_on():
     assert upstream.active == ratio.requests == 0
 
 
-@pytest.mark.parametrize("options", [{"ratio": 0.5}, {"window": 0}, {"most": 1}])
+@pytest.mark.parametrize("options", [{"ratio": 0.5}, {"window": 0}, {"most": 1}, {"enough": 0}])
 def test_options_are_checked(options):
     with pytest.raises(ValueError, match=r"throttle\."):
         ThrottleOptions(**options)
