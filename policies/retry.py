@@ -112,7 +112,8 @@ class Retry:
     """Layer around a balanced group of equals; each attempt is a fresh pick.
 
     It reads from ``call.attempts`` which upstream failed. A failure for which there is no budget, no
-    time and no upstream left is raised as it came.
+    time and no upstream left is raised as it came; but that a gate of ours held back the last attempt
+    doesn't hide what the upstream said to an earlier one.
     """
 
     def __init__(  # noqa: PLR0913 - what it decides by, and its ports
@@ -162,6 +163,7 @@ class _Retries:
         self._layer = layer
         self._call = call
         self._failure = failure
+        self._sent_failure: UpstreamError | None = None
         self._seen = seen
         self._stack = stack
         self._backoff = Backoff(layer.options, layer.random)
@@ -174,7 +176,12 @@ class _Retries:
         retrying = AsyncRetrying(
             retry=self._again, wait=lambda _: self._wait, sleep=self._layer.clock.sleep, reraise=True
         )
-        return await retrying(self._attempt)
+        try:
+            return await retrying(self._attempt)
+        except AttemptHeldBack:
+            if self._sent_failure is None:
+                raise
+            raise self._sent_failure from None
 
     async def _attempt(self) -> Reply:
         if not self._begun:
@@ -194,6 +201,8 @@ class _Retries:
         error = state.outcome.exception() if state.outcome else None
         if self._over or not isinstance(error, UpstreamError):
             return False
+        if not isinstance(error, AttemptHeldBack):
+            self._sent_failure = error
         layer, call = self._layer, self._call
         now = layer.clock.now()
         upstream = self._upstream_of(error)

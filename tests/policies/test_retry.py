@@ -261,6 +261,16 @@ def test_an_attempt_that_was_held_back_costs_nothing():
     assert service.budget.balance(1) == 0
 
 
+def test_an_attempt_that_was_held_back_does_not_hide_what_the_upstream_said():
+    upstream = ScriptedUpstream([[BUSY], [AttemptHeldBack("gate")]])
+    service, _ = retrying(upstream)
+    with pytest.raises(UpstreamBusy, match="busy"):
+        run_virtual(read_text(service, make_call()))
+    service, _ = retrying(ScriptedUpstream([[AttemptHeldBack("gate")]]))
+    with pytest.raises(AttemptHeldBack):
+        run_virtual(read_text(service, make_call()))
+
+
 @pytest.mark.parametrize(
     "error",
     [
