@@ -1,7 +1,7 @@
 """The first token of a short prompt: this server's model against transformers on the same weights and cores.
 
-Both sides load the converted folder, warm up once and then take turns, so that other load on the machine falls on
-both alike. `--http` also measures the whole way through a running server.
+Both sides load the converted folder, warm up once and then take turns, so that other load on the machine
+falls on both alike. `--http` also measures the whole way through a running server.
 
     python benchmarks/local_first_token.py [--threads 2] [--rounds 7] [--http http://127.0.0.1:8090]
 """

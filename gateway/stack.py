@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from gateway.catalogue import Catalogue, Entry
 from gateway.providers.dialect import Account
@@ -46,7 +47,7 @@ class Stacks:
     def __init__(self, roads: Roads, parts: Parts) -> None:
         self._roads = roads
         self._parts = parts
-        self._members: dict[tuple[str, str, Timeouts, float], Member] = {}
+        self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
         self._continuing_accounts = {
             account.name
             for accounts in roads.accounts.values()
@@ -193,6 +194,6 @@ class Stacks:
                 limits=(upstream.permits,),
                 patience=wait,
                 latency=upstream.latency,
-                schedule=None if upstream.terms is None else upstream.terms.weight,
+                schedule=upstream.scheduled_share,
             )
         return member

@@ -87,8 +87,12 @@ class Upstream:
             held_off=max(0.0, limit.retry_at - now),
             first_token=self.latency.read(now),
             error_ratio=health.error_ratio,
-            weight=self.weight * health.weight_factor * (self.terms.weight() if self.terms else 1.0),
+            weight=self.weight * health.weight_factor * self.scheduled_share(),
         )
+
+    def scheduled_share(self) -> float:
+        """By how much the hour scales its weight."""
+        return 1.0 if self.terms is None else self.terms.weight()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,10 @@ def serve(options: ServeOptions, sock: socket.socket) -> None:
     dtype = choose_dtype(options.dtype, device)
     folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
     configure_logging()
-    torch.set_num_threads(options.threads or default_threads())
+    # Loading has threads of its own, which must not each start a team of torch's.
+    torch.set_num_threads(1)
     service = build_service(folder, options, device, dtype)
+    torch.set_num_threads(options.threads or default_threads())
     facts = {
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),

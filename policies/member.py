@@ -102,7 +102,7 @@ class QuotaShare:
         return self._share if now < self._until else 1.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Member:
     """One upstream account and model. Groups that share an upstream share its member, or its ``latency``.
 

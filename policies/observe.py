@@ -10,10 +10,7 @@ from contextlib import asynccontextmanager
 
 from policies.facts import AttemptFinished, CallFinished, CallStarted
 from policies.ports import Clock, Meter
-from policies.service import Attempt, Call, Reply, Service
-
-OK = "ok"
-CANCELLED = "cancelled"
+from policies.service import CANCELLED, OK, Attempt, Call, Reply, Service
 
 
 def outcome_of(reply: Reply | None, error: BaseException | None) -> str:

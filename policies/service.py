@@ -40,6 +40,8 @@ class Usage:
 
 
 PENDING = "pending"
+OK = "ok"
+CANCELLED = "cancelled"
 
 
 @dataclass(slots=True)
@@ -55,6 +57,11 @@ class Attempt:
     outcome: str = PENDING
     duration: float = 0.0
     first_event: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error."""
+        return self.outcome not in {PENDING, OK, CANCELLED}
 
 
 @dataclass(slots=True, eq=False)

@@ -212,6 +212,9 @@ class Exchange:
         headers = [(b"x-request-id", self._id.encode())]
         if self._call is not None:
             headers.append((b"x-tidegate-attempts", b"%d" % len(self._call.attempts)))
+            failed = [f"{a.upstream}={a.outcome}" for a in self._call.attempts if a.failed]
+            if failed:
+                headers.append((b"x-tidegate-why", ", ".join(failed).encode()))
         if reply is not None and self._call is not None and self._first_event is not None:
             overhead = self._call.overhead(self._first_event)
             headers += [

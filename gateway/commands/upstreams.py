@@ -11,18 +11,7 @@ from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, Ad
 app = typer.Typer(help="List upstreams; drain, resume and probe them.", no_args_is_help=True)
 
 Upstream = Annotated[str, typer.Argument(help="A provider, an account (provider#2), or account/model.")]
-_COLUMNS = (
-    "upstream",
-    "model",
-    "state",
-    "limit",
-    "in flight",
-    "waiting",
-    "TTFT",
-    "errors",
-    "next probe",
-    "why",
-)
+_COLUMNS = ("upstream", "state", "busy", "queue", "TTFT", "errors", "next probe", "why")
 _COLORS = {"closed": "green", "half-open": "yellow", "draining": "cyan"}
 
 
@@ -62,14 +51,13 @@ def _order(url: str, admin_key: str | None, name: str, action: str, told: str) -
 
 def _table(upstreams: list[dict[str, Any]]) -> Table:
     table = Table(*_COLUMNS)
+    table.columns[0].overflow = "fold"
     for upstream in upstreams:
         color = _COLORS.get(upstream["state"], "red")
         table.add_row(
-            upstream["upstream"],
-            upstream["model"],
+            f"{upstream['upstream']}/{upstream['model']}",
             f"[{color}]{upstream['state']}[/]",
-            str(upstream["limit"]),
-            str(upstream["inflight"]),
+            f"{upstream['inflight']}/{upstream['limit']}",
             str(upstream["waiting"]),
             _seconds(upstream["first_token"]),
             f"{upstream['error_ratio']:.0%}",

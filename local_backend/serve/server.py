@@ -47,7 +47,11 @@ class _DrainingServer(uvicorn.Server):
         engine.on_failure(self._fail)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            # Two servers may hold the same port until one of them listens.
+            raise BackendError(f"cannot listen: {error.strerror}; choose another --port") from error
         for sock in sockets or []:
             host, port = sock.getsockname()[:2]
             log.info("ready", extra={"facts": {"url": f"http://{host}:{port}/v1"}})

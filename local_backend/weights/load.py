@@ -1,6 +1,7 @@
 """Loads a DeepSeek-V3 folder into the model, choosing how each matrix is stored on this device."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from local_backend.model.linear import Projection
 from local_backend.model.model import DeepseekV3
 from local_backend.model.moe import Router
 from local_backend.weights.deepseek_io import CONFIG, Checkpoint, read_json
+
+# Layers are read and repacked side by side; more threads would only hold more float32 copies at once.
+_LOADERS = 4
 
 
 def load_config(folder: Path) -> DeepseekConfig:
@@ -35,12 +39,16 @@ def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch
     model = DeepseekV3(config, max_length, device)
     activations = activation_dtype(device, dtype)
     reduce = device.type == "cpu" and dtype == torch.bfloat16
-    with Checkpoint(folder) as checkpoint:
-        for index, layer in enumerate(model.layers):
+    with Checkpoint(folder) as checkpoint, ThreadPoolExecutor(_LOADERS) as pool:
+
+        def load_layer(index: int, layer: nn.Module) -> None:
             _fill(layer, dict(_layer_tensors(checkpoint, config, index)))
             _place(layer, device, activations)
             if reduce:
                 _reduce(layer)
+
+        # Consumed, so that a layer's error is raised here.
+        list(pool.map(load_layer, range(config.num_hidden_layers), model.layers))
         _fill(model.embed_tokens, {"weight": checkpoint["model.embed_tokens.weight"]})
         _fill(model.norm, {"weight": checkpoint["model.norm.weight"]})
         _place(model.embed_tokens, device, activations)
