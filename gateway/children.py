@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from policies.ports import Clock
@@ -33,7 +33,8 @@ class RestartOptions:
 class Child:
     """One program and its process, in a session of its own: a Ctrl-C reaches only the supervisor.
 
-    ``on_exit`` hears the id of each process that ended.
+    ``on_exit`` hears the id of each process that ended. The signals in ``held`` wait until the program
+    unblocks them: one that comes before its handler is there would end it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Child:
     pass_fds: Sequence[int] = ()
     options: RestartOptions = field(default_factory=RestartOptions)
     on_exit: Callable[[int], None] | None = None
+    held: Collection[signal.Signals] = ()
     _process: asyncio.subprocess.Process | None = None
     _stopping: bool = False
     _keeper: asyncio.Task[None] | None = None
@@ -76,9 +78,13 @@ class Child:
         failures = 0
         while not self._stopping:
             started = self.clock.now()
-            self._process = await asyncio.create_subprocess_exec(
-                *self.argv, env=self.env, pass_fds=self.pass_fds, start_new_session=True
-            )
+            signal.pthread_sigmask(signal.SIG_BLOCK, self.held)  # which the child inherits
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self.argv, env=self.env, pass_fds=self.pass_fds, start_new_session=True
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self.held)
             code = await self._process.wait()
             if self.on_exit is not None:
                 self.on_exit(self._process.pid)

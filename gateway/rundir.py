@@ -19,6 +19,11 @@ class RunDir:
         """Where the workers' Prometheus values live."""
         return self.path / "counters"
 
+    @property
+    def good_config(self) -> Path:
+        """Where the last configuration without faults is kept, if there is a file."""
+        return self.path / "tidegate.yaml"
+
     def write_model_servers(self, urls: Mapping[str, str]) -> None:
         """Tell where the bundled model servers listen: base URLs by provider's name."""
         fresh = self.path / f"{_MODEL_SERVERS}.new"

@@ -6,6 +6,7 @@ It holds the listening socket, so that a worker's end drops no connection, and s
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -73,6 +74,7 @@ class Supervisor:
             run_dir = RunDir(Path(path))
             run_dir.counters.mkdir()
             self._run_dir = run_dir
+            self._keep_config()
             self._reconcile_model_servers()
             self._start_workers(listener)
             self._on_listening(_address(listener))
@@ -103,6 +105,7 @@ class Supervisor:
             child = Child(f"worker {number}", argv, self._clock, self._rng, env=env)
             child.pass_fds = (listener.fileno(),)
             child.on_exit = on_exit
+            child.held = (signal.SIGHUP,)
             child.start()
             self._workers.append(child)
 
@@ -139,9 +142,15 @@ class Supervisor:
             _LOG.error("the new configuration has faults, the old one keeps running:\n%s", error)
             return
         self._settings = settings
+        self._keep_config()
         self._reconcile_model_servers()
         for worker in self._workers:
             worker.signal(signal.SIGHUP)
+
+    def _keep_config(self) -> None:
+        """Keep a copy of the good configuration for workers that start when there is a faulty one."""
+        if self._launch.config is not None:
+            shutil.copyfile(self._launch.config, self._run_dir.good_config)
 
     async def _watch_config(self) -> None:
         """Reload when the configuration's file changes."""

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -72,7 +73,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     def read() -> Settings:
         return default_settings() if config is None else load(config)
 
-    settings = read()
+    settings = _first_settings(read, run_dir)
     metrics = Metrics()
     database = open_database(settings.database)
     stores = Stores(KeyStore(database, wall_time), OrderBook(database, wall_time))
@@ -104,6 +105,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
         settings.server.drain,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, serving)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor held it back until now
     upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
     try:
         await server.serve(sockets=[listener])
@@ -111,6 +113,15 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
         upkeep.cancel()
         await transport.aclose()
         await database.dispose()
+
+
+def _first_settings(read: Callable[[], Settings], run_dir: RunDir) -> Settings:
+    """What to begin with: where the configuration has got faults since the start, the last good one."""
+    try:
+        return read()
+    except ConfigError as error:
+        _LOG.error("the configuration has faults, starting with the last good one:\n%s", error)
+        return load(run_dir.good_config)
 
 
 def _reload(serving: Serving) -> None:
