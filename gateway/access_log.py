@@ -1,5 +1,6 @@
 """The access log: one JSON line a request, with its id and its history, never a secret or a prompt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -7,6 +8,8 @@ from typing import IO, Any
 import orjson
 
 from policies.service import Call, Usage
+
+_DELAY = 0.05
 
 
 @dataclass(slots=True)
@@ -27,10 +30,16 @@ class AccessRecord:
 
 
 class AccessLog:
-    """Writes records to a binary stream as JSON lines."""
+    """Writes records to a buffered binary stream as JSON lines.
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    Lines of a moment come out together: ``call_later`` (an event loop's) is given the delay in seconds
+    and the flush.
+    """
+
+    def __init__(self, stream: IO[bytes], call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self._stream = stream
+        self._call_later = call_later
+        self._flush_due = False
 
     def write(self, record: AccessRecord, wall_time: float) -> None:
         """Write one line. ``wall_time`` is when the request ended, in seconds since the epoch."""
@@ -55,6 +64,13 @@ class AccessLog:
             line["input_tokens"] = record.usage.input
             line["output_tokens"] = record.usage.output
         self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        if not self._flush_due:
+            self._flush_due = True
+            self._call_later(_DELAY, self.flush)
+
+    def flush(self) -> None:
+        """Hand on what was written so far."""
+        self._flush_due = False
         self._stream.flush()
 
 

@@ -5,6 +5,7 @@ Started by the supervisor, and stops when that is gone.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ _BACKLOG = 2048
 _KEEP_ALIVE = 75
 _UPKEEP_INTERVAL = 1.0
 _GRACE = 5.0
+_GC_THRESHOLD = 20_000
 
 
 class WorkerServer(uvicorn.Server):
@@ -68,6 +70,7 @@ class WorkerServer(uvicorn.Server):
 
 async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -> None:
     """Serve on ``listener`` until a signal or the supervisor's end."""
+    loop = asyncio.get_running_loop()
     supervisor = os.getppid()
 
     def read() -> Settings:
@@ -84,7 +87,9 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
         announce=lambda: os.kill(supervisor, signal.SIGHUP),
     )
     parts = Parts(SystemClock(), wall_time, system_random(), metrics, transport)
-    log = AccessLog(sys.stdout.buffer) if settings.observability.access_log == "json" else None
+    log = (
+        AccessLog(sys.stdout.buffer, loop.call_later) if settings.observability.access_log == "json" else None
+    )
     serving = Serving(configured, settings, stores, parts, log)
     await serving.start()
     server = WorkerServer(
@@ -104,8 +109,12 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
         serving,
         settings.server.drain,
     )
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, serving)
+    loop.add_signal_handler(signal.SIGHUP, _reload, serving)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor held it back until now
+    # What was loaded so far lives as long as the process: the collector needn't look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
     upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
     try:
         await server.serve(sockets=[listener])

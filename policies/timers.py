@@ -10,7 +10,6 @@ and Lauck, "Hashed and Hierarchical Timing Wheels" (1987); an event costs two re
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -153,7 +152,7 @@ class _Timed:
             raise
         watch.end()
         if reply.stream and timers.stall is not None:
-            reply.events = _WatchedEvents(timers, self._call, reply.events, watch)
+            reply.events = _WatchedEvents(timers, self._call, reply, watch)
         return reply
 
     async def __aexit__(
@@ -166,14 +165,13 @@ class _Timed:
 class _WatchedEvents:
     """Events of a reply, each content event of which must come within ``limit`` after the last one."""
 
-    __slots__ = ("_call", "_clock", "_events", "_left", "_limit", "_timers", "_watch")
+    __slots__ = ("_at_hand", "_call", "_clock", "_events", "_left", "_limit", "_timers", "_watch")
 
-    def __init__(
-        self, timers: SilenceTimers, call: Call, events: AsyncIterator[Event], watch: _Watch
-    ) -> None:
+    def __init__(self, timers: SilenceTimers, call: Call, reply: Reply, watch: _Watch) -> None:
         self._timers = timers
         self._call = call
-        self._events = events
+        self._events = reply.events
+        self._at_hand = reply.at_hand
         self._watch = watch
         self._limit = self._left = timers.stall or 0.0
         self._clock = timers.clock
@@ -182,6 +180,11 @@ class _WatchedEvents:
         return self
 
     async def __anext__(self) -> Event:
+        if self._at_hand():  # nothing is waited for
+            event = await self._events.__anext__()
+            if event.content:
+                self._left = self._limit
+            return event
         started = self._clock.now()
         watch = self._watch
         watch.begin(started + self._left)

@@ -31,6 +31,10 @@ class OpenAIUpstream:
         self._model = model
         self._transport = transport
         self._urls: dict[str, httpx.URL] = {}
+        # Headers that are the same at every call are parsed once.
+        shared = [*account.headers, ("content-type", "application/json"), ("accept-encoding", "identity")]
+        self._stream_headers = httpx.Headers([*shared, ("accept", "text/event-stream")])
+        self._body_headers = httpx.Headers([*shared, ("accept", "application/json")])
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._wall_time = wall_time
 
@@ -55,13 +59,8 @@ class OpenAIUpstream:
             await response.aclose()
 
     def _request(self, call: Call) -> httpx.Request:
-        headers = [
-            *self._account.headers,
-            ("content-type", "application/json"),
-            ("accept", "text/event-stream" if call.stream else "application/json"),
-            ("accept-encoding", "identity"),
-            ("x-request-id", call.id),
-        ]
+        headers = (self._stream_headers if call.stream else self._body_headers).copy()
+        headers["x-request-id"] = call.id
         content = orjson.dumps(self._account.body(call, self._model))
         return httpx.Request(
             "POST", self._url(call), headers=headers, content=content, extensions=self._extensions

@@ -8,7 +8,7 @@ from tests.kit.upstream import make_call
 
 def written(record):
     stream = io.BytesIO()
-    AccessLog(stream).write(record, 1_700_000_000.5)
+    AccessLog(stream, lambda _, flush: flush()).write(record, 1_700_000_000.5)
     line = stream.getvalue()
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
