@@ -190,12 +190,12 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_are_kept(pair, upstr
             ) as response,
         ):
             answer = response.iter_raw()  # which ends the request when it is forgotten
-                next(answer)
+            next(answer)
             assert counted(pair, "tidegate_inflight_requests", operation="chat") == 1
             os.kill(victim, signal.SIGKILL)
             eventually(lambda: not alive(victim))
-                with pytest.raises(httpx.TransportError):
-                    list(answer)
+            with pytest.raises(httpx.TransportError):
+                list(answer)
     for _ in range(10):
         assert status(pair, CLIENT_KEY) == 200  # the other one serves
     assert upstream.ended(identity)["end"] == "disconnected"
