@@ -67,7 +67,7 @@ class Stacks:
         parts = self._parts
         steps = [self._members_of(model, targets, asked) for targets in model.route]
         # The steps of the route in their order: the first that answers ends the search.
-        service: Service = Failover([self._step(model, members) for members in steps], meter=parts.meter)
+        service = self._route([self._step(model, members) for members in steps])
         # Above failover, since a broken stream may be carried on at any step.
         service = Rescue(
             service,
@@ -163,7 +163,11 @@ class Stacks:
         ]
         balances = [self._balance(model, members) for members in able if members]
         steps_on = [Step("continue", balance, another=balance.another) for balance in balances]
-        return Failover(steps_on, meter=self._parts.meter) if steps_on else None
+        return self._route(steps_on) if steps_on else None
+
+    def _route(self, steps: Sequence[Step]) -> Service:
+        """A single step needs nobody to choose the next."""
+        return steps[0].service if len(steps) == 1 else Failover(steps, meter=self._parts.meter)
 
     def _members_of(self, model: Model, targets: Sequence[Target], asked: str) -> list[Member]:
         wait = _LAST_WAIT if targets == model.route[-1] else _STEP_WAIT

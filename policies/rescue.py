@@ -64,12 +64,11 @@ class Rescue:
         self.continuing = continuing
         self.meter = meter
 
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[Reply]:
+        return self._rescued(call) if call.stream else self.inner(call)
+
     @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
-        if not call.stream:
-            async with self.inner(call) as reply:
-                yield reply
-            return
+    async def _rescued(self, call: Call) -> AsyncIterator[Reply]:
         async with _Stream(self, call) as stream, aclosing(stream.events()) as events:
             stream.reply.events = events
             yield stream.reply

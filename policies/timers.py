@@ -76,34 +76,38 @@ class SilenceTimers:
 
 
 class _Watch:
-    """Cancels the task that waits when its deadline passes: ``asyncio.timeout`` for many waits."""
+    """Cancels the task that waits when its deadline passes: ``asyncio.timeout`` for many waits.
 
-    __slots__ = ("_alarm", "_alarm_at", "_cancelling", "_clock", "_deadline", "_expired", "_task")
+    It belongs to the task that opens a reply, which is the one that reads it.
+    """
+
+    __slots__ = ("_alarm", "_alarm_at", "_cancelling", "_clock", "_deadline", "_expired", "_task", "_waiting")
 
     def __init__(self, clock: AlarmClock) -> None:
         self._clock = clock
         self._alarm: Alarm | None = None
         self._alarm_at = 0.0
         self._deadline = 0.0
-        self._task: asyncio.Task[object] | None = None
+        self._task = asyncio.current_task()
+        self._waiting = False
         self._cancelling = 0
         self._expired = False
 
     def begin(self, deadline: float) -> None:
-        """The current task is about to wait."""
-        self._task = task = asyncio.current_task()
-        self._cancelling = task.cancelling() if task else 0
+        """The task is about to wait."""
+        self._waiting = True
+        self._cancelling = self._task.cancelling() if self._task else 0
         self._deadline = deadline
         if self._alarm is None or deadline < self._alarm_at:
             self._arm()
 
     def end(self) -> bool:
         """It waits no longer: whether it was cancelled by this watch and by nobody else."""
-        task, self._task = self._task, None
-        if not self._expired or task is None:
+        self._waiting = False
+        if not self._expired or self._task is None:
             return False
         self._expired = False
-        return task.uncancel() <= self._cancelling
+        return self._task.uncancel() <= self._cancelling
 
     def close(self) -> None:
         if self._alarm is not None:
@@ -117,7 +121,7 @@ class _Watch:
 
     def _ring(self) -> None:
         self._alarm = None
-        if self._task is None:
+        if self._task is None or not self._waiting:
             return
         if self._deadline > self._alarm_at:
             self._arm()

@@ -5,7 +5,6 @@ from typing import Any
 from policies.service import Event, Usage
 
 _DELTA_CONTENT = (
-    "content",
     "reasoning_content",
     "reasoning",
     "tool_calls",
@@ -41,7 +40,8 @@ def read_chunk(data: bytes, chunk: dict[str, Any]) -> Event:
         delta = choice.get("delta")
         if delta:
             added = delta.get("content")
-            content = content or any(delta.get(field) for field in _DELTA_CONTENT)
+            if not added and not content:
+                content = any(delta.get(field) for field in _DELTA_CONTENT)
         if added:
             content = True
             if not choice.get("index") and isinstance(added, str):
