@@ -115,6 +115,8 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+    # Every layer is an asynchronous generator: a register of those alive would cost as much as they do.
+    sys.set_asyncgen_hooks(firstiter=None)
     upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
     try:
         await server.serve(sockets=[listener])

@@ -59,12 +59,15 @@ class OpenAIUpstream:
             await response.aclose()
 
     def _request(self, call: Call) -> httpx.Request:
-        headers = (self._stream_headers if call.stream else self._body_headers).copy()
-        headers["x-request-id"] = call.id
-        content = orjson.dumps(self._account.body(call, self._model))
-        return httpx.Request(
-            "POST", self._url(call), headers=headers, content=content, extensions=self._extensions
+        request = httpx.Request(
+            "POST",
+            self._url(call),
+            headers=self._stream_headers if call.stream else self._body_headers,
+            content=orjson.dumps(self._account.body(call, self._model)),
+            extensions=self._extensions,
         )
+        request.headers["x-request-id"] = call.id
+        return request
 
     def _url(self, call: Call) -> httpx.URL:
         text = self._account.url(call)
