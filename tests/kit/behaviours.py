@@ -112,12 +112,16 @@ class Stream:
         )
 
     async def finish(self, count: int, reason: str | None = None, choices: int = 1) -> None:
-        """finish_reason of every choice, usage where the client asked for it, [DONE], and the end."""
-        visit = self._visit
-        reason = reason or visit.options.get("finish", "stop")
-        empty: dict[str, Any] = {"delta": {}} if visit.chat else {"text": ""}
+        """finish_reason of every choice, and the end."""
+        reason = reason or self._visit.options.get("finish", "stop")
+        empty: dict[str, Any] = {"delta": {}} if self._visit.chat else {"text": ""}
         for index in range(choices):
             await self.chunk(index=index, finish_reason=reason, **empty)
+        await self.end(count)
+
+    async def end(self, count: int) -> None:
+        """Usage where the client asked for it, [DONE], and the end."""
+        visit = self._visit
         if (visit.body.get("stream_options") or {}).get("include_usage"):
             chunk = answers.usage_chunk(visit.model, count, visit.prefilled, chat=visit.chat)
             await self.message(chunk)
@@ -304,10 +308,12 @@ async def malformed(visit: Visit) -> None:
             await stream.message(garbage)
         if number != at or visit.count("extra", 0):
             await stream.token(token)
-    if at > len(tokens):
-        await stream.chunk(delta={}, finish_reason="stop")
-        await stream.message(garbage)
-    await stream.finish(len(tokens))
+    if at <= len(tokens):
+        await stream.finish(len(tokens))
+        return
+    await stream.chunk(delta={}, finish_reason="stop")
+    await stream.message(garbage)
+    await stream.end(len(tokens))
 
 
 @_behaviour
@@ -368,17 +374,18 @@ async def html(visit: Visit) -> None:
 @_behaviour
 async def wrong_type(visit: Visit) -> None:
     """Answer properly, and call it text/plain."""
+    tokens = _remaining(visit, 12)
     if not visit.streams:
-        choice = {"message": {"role": "assistant", "content": answers.text(12)}}
-        body = answers.whole(visit.model, [choice], 12, chat=visit.chat)
+        choice = {"message": {"role": "assistant", "content": "".join(tokens)}}
+        body = answers.whole(visit.model, [choice], len(tokens), chat=visit.chat)
         await visit.answer.whole(200, json.dumps(body), kind="text/plain")
         return
     stream = Stream(visit, kind="text/plain")
     await stream.open()
     await stream.role()
-    for token in answers.pieces(12):
+    for token in tokens:
         await stream.token(token)
-    await stream.finish(12)
+    await stream.finish(len(tokens))
 
 
 @_behaviour

@@ -118,6 +118,7 @@ class FaultyUpstream:
             visit.shared["visits"] = visit.shared.get("visits", 0) + 1
             if visit.shared["visits"] > visit.count("times", 1):
                 behave = BEHAVIOURS["ok"]
+                visit.options = {name: value for name, value in chosen.items() if name == "tokens"}
         await behave(visit)
 
 
