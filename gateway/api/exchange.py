@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope, Send
 
 from gateway.access_log import AccessRecord
+from gateway.api.client_watch import ClientWatch
 from gateway.api.request import ClientGone, bearer, read_body, request_id
 from gateway.catalogue import model_not_found
 from gateway.serving import Serving
@@ -62,9 +63,9 @@ class Exchange:
         self._status = 0
         self._outcome = "ok"
         self._answered = False
-        self._client_gone = False
         self._interruption: GatewayError | None = None
         self._task: asyncio.Task[object] | None = None
+        self._watch: ClientWatch | None = None
         self._last_write = self._arrived
         self._ping_timer: asyncio.TimerHandle | None = None
 
@@ -117,7 +118,7 @@ class Exchange:
         self._task = task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         assert self._call is not None  # noqa: S101 - accepted
-        watcher = asyncio.create_task(self._watch(task))
+        self._watch = watch = ClientWatch(self._receive, task)
         self._serving.open_exchanges.add(self)
         if self._call.stream:
             self._schedule_ping()
@@ -129,7 +130,7 @@ class Exchange:
         except GatewayError as error:
             await self._refuse(error)
         except asyncio.CancelledError:
-            if self._interruption is None and not self._client_gone:
+            if self._interruption is None and not watch.gone:
                 raise
             task.uncancel()
             await self._end_cancelled()
@@ -137,19 +138,16 @@ class Exchange:
             _LOG.exception("request %s failed", self._id)
             await self._refuse(InternalError(f"The gateway failed. Report the request's id, {self._id}."))
         finally:
-            self._answered = True
-            if self._ping_timer is not None:
-                self._ping_timer.cancel()
+            self._finish()
             self._serving.open_exchanges.discard(self)
-            watcher.cancel()
 
-    async def _watch(self, task: asyncio.Task[object]) -> None:
-        """Cancel the answer as soon as the client is gone."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._answered:
-            self._client_gone = True
-            task.cancel()
+    def _finish(self) -> None:
+        """The rest of the answer is there: from here on nothing ends it early."""
+        self._answered = True
+        if self._watch is not None:
+            self._watch.stop()
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
 
     async def _end_cancelled(self) -> None:
         if self._interruption is not None:
@@ -163,7 +161,7 @@ class Exchange:
             self._opened(reply)
             body = b"".join([event.data async for event in reply.events])
             await self._start(200, [_JSON, (b"content-length", b"%d" % len(body)), *self._facts(reply)])
-            self._answered = True
+            self._finish()
             await self._send({"type": "http.response.body", "body": body})
 
     async def _send_stream(self, service: Service, call: Call) -> None:
@@ -180,14 +178,14 @@ class Exchange:
                     self._last_write = clock.now()
                     await self._write(b"".join(together))
                     together.clear()
-            self._answered = True
+            self._finish()
             await self._write(b"".join([*together, sse.DONE_MESSAGE]), more=False)
 
     async def _refuse(self, error: GatewayError) -> None:
         """Answer with an error, or end a stream that has begun with one."""
         self._outcome = type(error).__name__
         response = errors.render(error)
-        self._answered = True
+        self._finish()
         if self._status:
             await self._write(sse.message(response.body), more=False)
             return
