@@ -5,6 +5,7 @@ Memory is zeroed lazily by the operating system on CPU, so a slot costs only wha
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,11 @@ class LatentCache:
     ) -> None:
         # Zeros, not garbage: masked positions are multiplied by a weight of zero, which must not meet a NaN.
         shape = (config.num_hidden_layers, slots, max_length, config.latent_dim)
-        self._latents = torch.zeros(shape, device=device, dtype=dtype)
+        if device.type == "cpu":
+            # numpy asks the system for zeroed pages, made when written; torch would write them all now.
+            self._latents = torch.from_numpy(np.zeros(shape, np.float32)).to(dtype)
+        else:
+            self._latents = torch.zeros(shape, device=device, dtype=dtype)
 
     def view(self, slots: Sequence[int]) -> "SlotView":
         """The slots of one batch, in batch order."""
