@@ -136,6 +136,10 @@ class ConcurrencyLimit:
         """When the upstream wants to hear from us again; in the past when it doesn't mind."""
         return max(self._held_until, self._pacer.ready_at)
 
+    def held_off(self, now: float) -> bool:
+        """Whether the upstream has refused and its hold-off isn't over."""
+        return now < self._held_until
+
     def available(self, now: float) -> bool:
         """Whether an attempt may be sent now."""
         if self._ask_ceiling is not None:

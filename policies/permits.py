@@ -34,7 +34,12 @@ class Permits:
         return self.limit.wait(now)
 
     def worth_waiting(self, now: float, patience: float) -> bool:
-        """Whether nothing that is known now keeps a permit away for longer than ``patience``."""
+        """Whether nothing that is known now keeps a permit away for longer than ``patience``.
+
+        A call of little patience has somewhere else to go: it waits for its turn, but sits out no hold-off.
+        """
+        if self.limit.held_off(now) and patience < self.limit.options.longest_hold_off:
+            return False
         return patience > 0 and self.limit.retry_at < now + patience
 
     def take(self, now: float) -> float | None:

@@ -418,7 +418,7 @@ def test_with_patience_calls_wait_in_their_order():
 
 def test_who_waits_is_woken_when_the_hold_off_ends():
     upstream = ScriptedUpstream([[UpstreamThrottled("slow down", status=429, retry_after=3)], ["a"]])
-    layer, _, _ = layered(upstream, patience=5)
+    layer, _, _ = layered(upstream, patience=10)
 
     async def main():
         with pytest.raises(UpstreamThrottled):
@@ -431,7 +431,20 @@ def test_who_waits_is_woken_when_the_hold_off_ends():
 
 def test_patience_is_not_spent_on_a_longer_hold_off():
     upstream = ScriptedUpstream([[UpstreamThrottled("slow down", status=429, retry_after=60)], ["a"]])
-    layer, _, _ = layered(upstream, patience=5)
+    layer, _, _ = layered(upstream, patience=10)
+
+    async def main():
+        for _ in range(2):
+            with pytest.raises(UpstreamThrottled):
+                await read_text(layer, make_call())
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main()) == 0
+
+
+def test_a_little_patience_is_for_a_turn_and_not_for_a_hold_off():
+    upstream = ScriptedUpstream([[UpstreamThrottled("slow down", status=429, retry_after=0.5)], ["a"]])
+    layer, _, _ = layered(upstream, patience=1)
 
     async def main():
         for _ in range(2):
