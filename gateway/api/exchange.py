@@ -106,7 +106,7 @@ class Exchange:
             operation=self._operation,
             model=model,
             body=request,
-            stream=bool(request.get("stream")),
+            stream=self._operation is not Operation.EMBEDDING and bool(request.get("stream")),
             route=entry.name,
             tenant=key.tenant,
             tier=key.tier,

@@ -51,4 +51,5 @@ class Account:
 def _continues(body: Mapping[str, Any]) -> bool:
     """Whether the last message is the beginning of the answer, marked as DeepSeek and Mistral mark it."""
     messages = body.get("messages")
-    return bool(messages) and messages[-1].get(_PREFIX) is True  # type: ignore[index]
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and last.get(_PREFIX) is True

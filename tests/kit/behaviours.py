@@ -148,7 +148,7 @@ async def _keep_alive(visit: Visit, line: bytes) -> None:
 def _remaining(visit: Visit, default: int) -> list[str]:
     """The tokens to send: all, or those after the assistant's message that the answer shall go on from."""
     tokens = answers.pieces(visit.count("tokens", default))
-    messages = visit.body.get("messages") or [{}]
+    messages = visit.body["messages"] if visit.chat else [{"role": "user"}]
     prefix = messages[-1].get("content") if messages[-1].get("role") == "assistant" else ""
     while prefix and tokens and prefix.startswith(tokens[0]):
         prefix = prefix.removeprefix(tokens.pop(0))

@@ -106,6 +106,25 @@ def test_an_unknown_route_elsewhere_is_a_problem(client, path):
     assert response.headers["x-request-id"]
 
 
+ODD = [
+    ("/v1/embeddings", {"input": "a", "stream": True}),
+    ("/v1/embeddings", {"input": "a", "stream": True, "stream_options": 5}),
+    ("/v1/embeddings", {"input": [[1]], "messages": [7]}),
+    ("/v1/completions", {"prompt": "a", "messages": ["a"]}),
+    ("/v1/completions", {"prompt": "a", "messages": {"a": 1}, "stream": True}),
+    (CHAT, {"messages": [{"role": "user", "prefix": True}], "stream_options": None, "stream": True}),
+    (CHAT, {"messages": [{"role": "assistant", "prefix": True}], "max_completion_tokens": None}),
+    (CHAT, {"messages": [{"role": "user", "content": 5}], "n": None, "tools": None, "input": {}}),
+    (CHAT, {"messages": [{"role": "user"}], "temperature": -1e308, "max_tokens": -(2**63), "seed": 2**63}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), ODD)
+def test_odd_bodies_that_are_the_upstreams_business_reach_it(client, path, body):
+    response = client.post(path, json={"model": "fake/ok", **body})
+    assert response.status_code == 200, response.text
+
+
 LIMIT = 256 * 1024
 
 
