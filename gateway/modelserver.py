@@ -1,5 +1,6 @@
 """The bundled model server, as the gateway sees it: a command to run and a URL to speak to."""
 
+import os
 import socket
 import sys
 
@@ -9,9 +10,10 @@ _HOST = "127.0.0.1"
 
 
 def model_server_argv(provider: LocalProvider, port: int) -> list[str]:
-    """The command that serves a provider's model on ``port``."""
+    """The command that serves a provider's model on ``port``, for as long as this process lives."""
     argv = [sys.executable, "-m", "local_backend", "serve", "--host", _HOST, "--port", str(port)]
     argv += ["--profile", provider.profile, "--device", provider.device]
+    argv += ["--parent-pid", str(os.getpid())]
     if provider.threads is not None:
         argv += ["--threads", str(provider.threads)]
     return argv

@@ -115,6 +115,11 @@ class Serving:
             if all(target.provider in silent for step in model.route for target in step)
         ]
 
+    def budgets_left(self) -> dict[tuple[str, int], float]:
+        """How many retries each step of each model may still cost, by its name and number."""
+        now = self.clock.now()
+        return {step: budget.balance(now) for step, budget in self.stacks.budgets.items()}
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` beside the request that asked for it."""
         task = asyncio.create_task(work)
@@ -123,7 +128,7 @@ class Serving:
 
     def _apply(self, settings: Settings) -> None:
         accounts = accounts_of(settings.providers, self._configured.local_urls())
-        stacks = Stacks(Roads(settings.providers, accounts, self.upstreams), self._parts)
+        self.stacks = stacks = Stacks(Roads(settings.providers, accounts, self.upstreams), self._parts)
         self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())

@@ -47,6 +47,7 @@ class Stacks:
     def __init__(self, roads: Roads, parts: Parts) -> None:
         self._roads = roads
         self._parts = parts
+        self.budgets: dict[tuple[str, int], RetryBudget] = {}
         self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
         self._continuing_accounts = {
             account.name
@@ -60,14 +61,18 @@ class Stacks:
         return Catalogue({name: self._builder(name, model) for name, model in models.items()})
 
     def _builder(self, name: str, model: Model) -> Callable[[str], Entry]:
-        return lambda asked: Entry(name, self.per_request(model, asked))
+        budgets = [RetryBudget(BudgetOptions(ratio=model.retries.budget)) for _ in model.route]
+        self.budgets |= {(name, number): budget for number, budget in enumerate(budgets, start=1)}
+        return lambda asked: Entry(name, self.per_request(model, asked, budgets))
 
-    def per_request(self, model: Model, asked: str) -> Service:
-        """What a call for ``asked`` passes through, outermost last."""
+    def per_request(self, model: Model, asked: str, budgets: Sequence[RetryBudget]) -> Service:
+        """What a call for ``asked`` passes through, outermost last; each step has its own budget."""
         parts = self._parts
         steps = [self._members_of(model, targets, asked) for targets in model.route]
         # The steps of the route in their order: the first that answers ends the search.
-        service = self._route([self._step(model, members) for members in steps])
+        service = self._route(
+            [self._step(model, members, budget) for members, budget in zip(steps, budgets, strict=True)]
+        )
         # Above failover, since a broken stream may be carried on at any step.
         service = Rescue(
             service,
@@ -118,10 +123,9 @@ class Stacks:
         # Outermost: an upstream that is out costs nothing, and what the gates hold back is no failure.
         return Breaker(service, health=upstream.health, clock=parts.clock)
 
-    def _step(self, model: Model, members: Sequence[Member]) -> Step:
+    def _step(self, model: Model, members: Sequence[Member], budget: RetryBudget) -> Step:
         """One step of a route, from the pick outwards."""
         parts = self._parts
-        budget = RetryBudget(BudgetOptions(ratio=model.retries.budget))
         balance = self._balance(model, members)
         is_last = members[0].patience == _LAST_WAIT
         retries = RetryOptions(
@@ -198,6 +202,6 @@ class Stacks:
                 limits=(upstream.permits,),
                 patience=wait,
                 latency=upstream.latency,
-                schedule=upstream.scheduled_share,
+                schedule=upstream.share,
             )
         return member

@@ -14,6 +14,7 @@ import httpx
 
 from gateway.providers.dialect import Account
 from gateway.providers.probes import probe_check
+from gateway.providers.statuspage import status_reader
 from gateway.settings import LocalProvider, Provider
 from gateway.settings.upkeep import WEEK
 from gateway.settings.upkeep import Schedule as ScheduleSettings
@@ -25,6 +26,7 @@ from policies.permits import Permits
 from policies.ports import AlarmClock, Meter
 from policies.probe import ProbeOptions, Prober, ProbeSchedule
 from policies.schedule import CurrentTerms, Schedule, Terms, Window
+from policies.status import StatusHint, StatusOptions, StatusWatcher
 from policies.throttle import AcceptRatio, ThrottleOptions
 
 _LOCAL_PRICE = 0.001
@@ -59,6 +61,7 @@ class Upstream:
     ratio: AcceptRatio
     prober: Prober
     terms: CurrentTerms | None
+    status: StatusHint | None
     weight: float
     price: float
     priority: int
@@ -87,12 +90,14 @@ class Upstream:
             held_off=max(0.0, limit.retry_at - now),
             first_token=self.latency.read(now),
             error_ratio=health.error_ratio,
-            weight=self.weight * health.weight_factor * self.scheduled_share(),
+            status_page=None if self.status is None else self.status.indicator,
+            weight=self.weight * health.weight_factor * self.share(now),
         )
 
-    def scheduled_share(self) -> float:
-        """By how much the hour scales its weight."""
-        return 1.0 if self.terms is None else self.terms.weight()
+    def share(self, now: float) -> float:
+        """By how much the hour and what its status page admits scale its weight."""
+        share = 1.0 if self.terms is None else self.terms.weight()
+        return share if self.status is None else share * self.status.factor(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ class UpstreamReport:
     held_off: float
     first_token: float | None
     error_ratio: float
+    status_page: str | None
     weight: float
 
 
@@ -126,6 +132,7 @@ class Upstreams:
         self._parts = parts
         self._known: weakref.WeakValueDictionary[tuple[str, str], Upstream] = weakref.WeakValueDictionary()
         self._shared: weakref.WeakValueDictionary[tuple[str, str], Permits] = weakref.WeakValueDictionary()
+        self._hints: weakref.WeakValueDictionary[str, StatusHint] = weakref.WeakValueDictionary()
         self._drained: dict[str, bool] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
@@ -194,6 +201,7 @@ class Upstreams:
             ratio=AcceptRatio(ThrottleOptions(), random=parts.rng),
             prober=self._prober(provider, account, model, health),
             terms=terms,
+            status=self._status(provider),
             weight=provider.weight if isinstance(provider, Provider) else 1.0,
             price=_price(provider, model),
             priority=provider.priority if isinstance(provider, Provider) else _LOCAL_PRIORITY,
@@ -219,6 +227,21 @@ class Upstreams:
             if quota is not None:
                 self._shared[quota, model] = permits
         return permits
+
+    def _status(self, provider: Provider | LocalProvider) -> StatusHint | None:
+        """What the provider's status page says; accounts with the same page share its watcher."""
+        page = provider.status_page if isinstance(provider, Provider) else None
+        if page is None:
+            return None
+        hint = self._hints.get(page)
+        if hint is None:
+            parts, options = self._parts, StatusOptions()
+            hint = self._hints[page] = StatusHint(options)
+            watcher = StatusWatcher(
+                hint, status_reader(page, parts.transport), options=options, clock=parts.clock
+            )
+            weakref.finalize(hint, asyncio.create_task(watcher.run()).cancel)
+        return hint
 
     def _prober(
         self, provider: Provider | LocalProvider, account: Account, model: str, health: Health

@@ -146,7 +146,7 @@ async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics
     """Follow changed keys and new orders within a second, and stop when the supervisor is gone."""
     while True:
         await serving.clock.sleep(_UPKEEP_INTERVAL)
-        metrics.observe(serving.upstreams.reports())
+        metrics.observe(serving.upstreams.reports(), serving.budgets_left())
         if os.getppid() != supervisor:
             _LOG.warning("the supervisor is gone: stopping")
             server.stop()

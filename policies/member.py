@@ -123,7 +123,7 @@ class Member:
     health: Health | None = None
     limits: tuple[Gate, ...] = ()
     patience: float = 0.0
-    schedule: Callable[[], float] | None = None
+    schedule: Callable[[float], float] | None = None
     latency: PeakEwma = field(default_factory=PeakEwma)
     inflight: int = field(default=0, init=False)
     quota: QuotaShare = field(default_factory=QuotaShare, init=False)
@@ -172,7 +172,7 @@ class Member:
 
     def weigh(self, now: float) -> float:
         """The weight as it is now."""
-        weight = self.weight if self.schedule is None else max(1e-6, self.weight * self.schedule())
+        weight = self.weight if self.schedule is None else max(1e-6, self.weight * self.schedule(now))
         return weight if self.health is None else weight * self.health.weight_factor(now)
 
     def load(self, now: float) -> float:

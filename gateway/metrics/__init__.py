@@ -6,7 +6,7 @@ in shared files (prometheus-client's multiprocess mode), so that any worker answ
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
@@ -28,10 +28,11 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._upstreams = UpstreamSeries(self.registry)
+        self._recovery = RecoverySeries(self.registry)
         self._observers: dict[type[Any], Callable[[Any], None]] = {
             **CallSeries(self.registry).observers,
             **self._upstreams.observers,
-            **RecoverySeries(self.registry).observers,
+            **self._recovery.observers,
         }
 
     def emit(self, fact: Fact) -> None:
@@ -40,9 +41,10 @@ class Metrics:
         if observe is not None:
             observe(fact)
 
-    def observe(self, reports: Iterable[UpstreamReport]) -> None:
-        """Set the gauges that tell how upstreams are."""
+    def observe(self, reports: Iterable[UpstreamReport], budgets: Mapping[tuple[str, int], float]) -> None:
+        """Set the gauges that tell how upstreams are and what retries may still cost."""
         self._upstreams.observe(reports)
+        self._recovery.observe(budgets)
 
     def expose(self) -> bytes:
         """Write all series in Prometheus's text format, those of all workers where there are several."""

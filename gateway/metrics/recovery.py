@@ -1,9 +1,9 @@
 """Series of what was done about failures: retries, failovers, hedges and rescues."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gateway.metrics.series import child
 from policies.facts import (
@@ -35,6 +35,13 @@ class RecoverySeries:
             "outcome",
         )
         panics = counter("panics", "Upstreams tried before their time because all others were out.")
+        self._budget = Gauge(
+            "tidegate_retry_budget",
+            "Retries and hedges that a step of a route may still cost, of all workers.",
+            ["model", "step"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             RetryScheduled: lambda fact: child(retries, fact.call.route, fact.failure).inc(),
             RetryRefused: lambda fact: child(refused, fact.call.route, fact.failure).inc(),
@@ -44,3 +51,8 @@ class RecoverySeries:
             StreamRescued: lambda fact: child(rescues, fact.call.route, fact.outcome).inc(),
             BalancePanicked: lambda fact: child(panics, fact.call.route).inc(),
         }
+
+    def observe(self, budgets: Mapping[tuple[str, int], float]) -> None:
+        """Set what is left of each step's budget."""
+        for (model, step), left in budgets.items():
+            child(self._budget, model, str(step)).set(left)

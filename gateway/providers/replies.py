@@ -21,7 +21,7 @@ from gateway.wire.sse import DONE, EventDecoder
 from policies.errors import StreamInterrupted, UpstreamBusy, UpstreamError, UpstreamUnavailable
 from policies.service import Event, Reply
 
-_MAX_ERROR_BODY = 64 * 1024
+_MAX_SHORT_BODY = 64 * 1024
 _NOT_A_STREAM = ("application/json", "text/html")
 _GIVEN_UP: dict[str, type[UpstreamError]] = {
     "insufficient_system_resource": UpstreamBusy,  # DeepSeek's word for "server busy" in mid-answer
@@ -33,17 +33,21 @@ _GIVEN_UP: dict[str, type[UpstreamError]] = {
 
 async def read_refusal(response: httpx.Response, upstream: str, wall_time: float) -> UpstreamError:
     """The error that an answer with a status other than 200 stands for."""
-    body = bytearray()
     try:
-        async for chunk in _chunks(response):
-            body += chunk
-            if len(body) > _MAX_ERROR_BODY:
-                break
+        body = await read_bounded(response)
     except classify.TRANSPORT_ERRORS:
-        body.clear()
-    return classify.from_response(
-        upstream, response.status_code, response.headers.raw, bytes(body), wall_time
-    )
+        body = b""
+    return classify.from_response(upstream, response.status_code, response.headers.raw, body, wall_time)
+
+
+async def read_bounded(response: httpx.Response) -> bytes:
+    """A body that should be short: its beginning where it isn't."""
+    body = bytearray()
+    async for chunk in _chunks(response):
+        body += chunk
+        if len(body) > _MAX_SHORT_BODY:
+            break
+    return bytes(body)
 
 
 async def open_whole(response: httpx.Response, reply: Reply) -> None:

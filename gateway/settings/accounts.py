@@ -77,6 +77,7 @@ class Provider(Section):
     quota: Text | None = None
     schedule: Schedule | None = None
     probe: Probe = Probe()
+    status_page: Annotated[str, AfterValidator(_base_url)] | None = None
     headers: Mapping[HeaderName, Secret] = Field(default_factory=dict)
 
     @property

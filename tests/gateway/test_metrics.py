@@ -108,9 +108,12 @@ def test_recovery_is_counted_by_the_configured_model(metrics):
 
 def test_the_gauges_of_a_passed_on_model_add_up(metrics):
     def report(model, passed_on, limit):
-        return UpstreamReport("up", model, passed_on, "closed", "", None, limit, 1, 0, 0.0, None, 0.0, 1.0)
+        return UpstreamReport(
+            "up", model, passed_on, "closed", "", None, limit, 1, 0, 0.0, None, 0.0, None, 1.0
+        )
 
-    metrics.observe([report("a", True, 8), report("b", True, 9), report("c", False, 10)])
+    metrics.observe([report("a", True, 8), report("b", True, 9), report("c", False, 10)], {("chat", 1): 7.5})
+    assert value(metrics, "tidegate_retry_budget", model="chat", step="1") == 7.5
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="*") == 17
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="c") == 10
     assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="closed") == 2

@@ -157,7 +157,7 @@ def test_a_schedule_and_a_return_scale_the_weight():
     health = Health("up0", options=HealthOptions(), rng=random.Random(1), meter=RecordingMeter())
     health.drain(0)
     health.resume(0)
-    group = members(2, schedule=[None, lambda: 0.5], health=[health, None])
+    group = members(2, schedule=[None, lambda now: 0.5], health=[health, None])
     assert [member.weigh(30) for member in group] == [0.5, 0.5]
     assert shares("weighted", group)[0] == pytest.approx(0.1 / 0.6, abs=0.01)
 

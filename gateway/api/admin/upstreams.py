@@ -30,6 +30,7 @@ class UpstreamView(BaseModel):
     held_off: float = Field(description="How long it still wants to hear nothing from us.")
     first_token: float | None = Field(description="Recent time to the first token; null when unknown.")
     error_ratio: float
+    status_page: str | None = Field(description="What its provider's status page says; null if not watched.")
     weight: float = Field(description="Its share among equals now, by schedule and by health.")
 
 
