@@ -21,7 +21,7 @@ async def test_the_indicator_is_read_where_statuspage_puts_it():
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"status": "up"}', b'{"status": {}}'])
 async def test_another_kind_of_page_is_no_hint(body):
-    with pytest.raises(UpstreamUnavailable, match="status.example.com"):
+    with pytest.raises(UpstreamUnavailable, match=r"status\.example\.com"):
         await reader(lambda _: httpx.Response(200, content=body))()
 
 
