@@ -10,12 +10,13 @@ import httpx
 
 from gateway.access_log import AccessLog
 from gateway.keyring import Keyring
+from gateway.parts import Parts
 from gateway.providers.accounts import accounts_of
 from gateway.settings import LocalProvider, Settings
 from gateway.stack import Roads, Stacks
 from gateway.stores.keys import KeyStore
 from gateway.stores.orders import OrderBook
-from gateway.upstreams import Parts, Upstreams
+from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
 from policies.ports import Clock, Meter
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from gateway.catalogue import Catalogue, Entry
+from gateway.parts import Parts
 from gateway.providers.dialect import Account
 from gateway.providers.openai import OpenAIUpstream
 from gateway.settings import ASKED, LocalProvider, Model, Provider, Target, Timeouts
-from gateway.upstreams import Parts, Upstream, Upstreams
+from gateway.upstreams import Upstream, Upstreams
 from policies.adaptive import AdaptiveConcurrency
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
@@ -195,9 +196,9 @@ class Stacks:
                 account.name,
                 self.per_upstream(upstream, timeouts, wait),
                 model=name,
-                weight=upstream.weight,
+                weight=provider.weight,
                 cost=upstream.price,
-                priority=upstream.priority,
+                priority=provider.priority,
                 health=upstream.health,
                 limits=(upstream.permits,),
                 patience=wait,

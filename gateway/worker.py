@@ -24,6 +24,7 @@ from gateway.app import create_app
 from gateway.clock import SystemClock, system_random, wall_time
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
+from gateway.parts import Parts
 from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
 from gateway.serving import Configured, Serving, Stores
@@ -31,7 +32,6 @@ from gateway.settings import ConfigError, Settings, default_settings, load
 from gateway.stores.database import open_database
 from gateway.stores.keys import KeyStore
 from gateway.stores.orders import OrderBook
-from gateway.upstreams import Parts
 from policies.errors import ShuttingDown
 
 _LOG = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
@@ -125,6 +125,15 @@ class Provider(Section):
 
 class LocalProvider(Section):
     """The bundled model server, which the gateway starts and watches. `threads` None leaves it to torch."""
+
+    # As an upstream it is an account like any other.
+    weight: ClassVar[float] = 1.0
+    priority: ClassVar[int] = 100
+    max_concurrency: ClassVar[int | None] = None
+    quota: ClassVar[str | None] = None
+    schedule: ClassVar[Schedule | None] = None
+    probe: ClassVar[Probe] = Probe()
+    status_page: ClassVar[str | None] = None
 
     preset: Literal["local"]
     profile: Literal["exact"] = "exact"
