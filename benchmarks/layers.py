@@ -1,0 +1,133 @@
+"""What the layers cost: CPU time of a call through the stack, with the network left out.
+
+    python benchmarks/layers.py [--profile unary|stream]
+
+Three services answer the same call from the same canned bytes: the provider's adapter alone, that with
+only the two observing layers around it, and the whole stack as gateway/stack.py builds it. The least of
+several repetitions counts, since everything else on the machine can only add to it.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import gc
+import pstats
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import uvloop
+from mock_upstream import MODEL, stream_frames, unary_reply
+
+from gateway.clock import SystemClock, system_random, wall_time
+from gateway.metrics import Metrics
+from gateway.parts import Parts
+from gateway.providers.accounts import accounts_of
+from gateway.providers.openai import OpenAIUpstream
+from gateway.settings import Model, Provider, Target
+from gateway.stack import Roads, Stacks
+from gateway.upstreams import Upstreams
+from policies.observe import ObserveAttempts, ObserveCalls
+from policies.service import Call, Operation, Service
+
+REPETITIONS = 7
+_MESSAGE = re.compile(rb"data: .*?\n\n")
+CALLS = {False: 3000, True: 300}
+
+
+class CannedStream(httpx.AsyncByteStream):
+    """Parts of a body, each as its own read."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = parts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+
+
+class CannedTransport(httpx.AsyncBaseTransport):
+    """Answers at once, without a network."""
+
+    def __init__(self) -> None:
+        self._body = unary_reply().partition(b"\r\n\r\n")[2]
+        self._frames = [_MESSAGE.findall(frame)[0] for frame in stream_frames(usage=True)]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        streamed = b'"stream":true' in request.content
+        kind = b"text/event-stream" if streamed else b"application/json"
+        body = CannedStream(self._frames if streamed else [self._body])
+        return httpx.Response(200, headers=[(b"content-type", kind)], stream=body, request=request)
+
+
+def services() -> dict[str, Service]:
+    """The adapter alone, observed, and inside the whole stack."""
+    provider = Provider(preset="openai", base_url="http://upstream.test/v1")
+    parts = Parts(SystemClock(), wall_time, system_random(), Metrics(), CannedTransport())
+    accounts = accounts_of({"mock": provider}, {})
+    stacks = Stacks(Roads({"mock": provider}, accounts, Upstreams(parts)), parts)
+    catalogue = stacks.catalogue({MODEL: Model(route=((Target("mock", MODEL),),))})
+    entry = catalogue.find(MODEL)
+    if entry is None:
+        raise LookupError(MODEL)
+    adapter = OpenAIUpstream(
+        accounts["mock"][0], MODEL, parts.transport, connect_timeout=5, wall_time=wall_time
+    )
+    attempts = ObserveAttempts(adapter, upstream="mock", model=MODEL, clock=parts.clock, meter=parts.meter)
+    observed = ObserveCalls(attempts, clock=parts.clock, meter=parts.meter)
+    return {"adapter": adapter, "observed": observed, "stack": entry.service}
+
+
+async def run(service: Service, *, stream: bool, calls: int) -> None:
+    """Make ``calls`` calls one after another."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    for _ in range(calls):
+        arrived = SystemClock().now()
+        call = Call("req", Operation.CHAT, MODEL, body, stream=stream, route=MODEL, arrived=arrived)
+        async with service(call) as reply:
+            async for _ in reply.events:
+                pass
+
+
+async def measure(found: dict[str, Service], *, stream: bool) -> dict[str, float]:
+    """The least CPU microseconds a call, by service."""
+    calls = CALLS[stream]
+    least = dict.fromkeys(found, float("inf"))
+    for _ in range(REPETITIONS):
+        for name, service in found.items():
+            await run(service, stream=stream, calls=calls // 20)
+            began = time.process_time()
+            await run(service, stream=stream, calls=calls)
+            least[name] = min(least[name], (time.process_time() - began) / calls * 1e6)
+    return least
+
+
+async def main(profiled: str | None) -> None:
+    """Measure both kinds of calls, or profile one of them."""
+    sys.set_asyncgen_hooks(firstiter=None)  # as a worker does
+    found = services()
+    if profiled is not None:
+        stream = profiled == "stream"
+        profile = cProfile.Profile()
+        profile.enable()
+        await run(found["stack"], stream=stream, calls=CALLS[stream])
+        profile.disable()
+        pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+        return
+    for kind, stream in (("unary", False), ("64-chunk stream", True)):
+        least = await measure(found, stream=stream)
+        shown = ", ".join(f"{name} {micros:.1f}" for name, micros in least.items())
+        print(f"{kind}: {shown} us a call; layers beyond observing {least['stack'] - least['observed']:.1f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--profile", choices=["unary", "stream"])
+    gc.freeze()
+    gc.set_threshold(20_000)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(parser.parse_args().profile))
