@@ -67,6 +67,7 @@ class Exchange:
         self._task: asyncio.Task[object] | None = None
         self._watch: ClientWatch | None = None
         self._last_write = self._arrived
+        self._writes = 0
         self._ping_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
@@ -203,7 +204,11 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, body: bytes, *, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._writes += 1
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        finally:
+            self._writes -= 1
 
     def _facts(self, reply: Reply | None) -> list[tuple[bytes, bytes]]:
         """The headers that tell what the gateway did."""
@@ -230,13 +235,17 @@ class Exchange:
         self._ping_timer = asyncio.get_running_loop().call_later(delay, self._ping)
 
     def _ping(self) -> None:
-        """Send a comment if nothing was written for a while, so that no hop on the way gives up."""
+        """Send a comment if nothing was written for a while, so that no hop on the way gives up.
+
+        A client that doesn't read what is being written has no need of one.
+        """
         if self._answered:
             return
         now = self._serving.clock.now()
         if now >= self._last_write + self._serving.settings.server.ping:
             self._last_write = now
-            self._serving.spawn(self._send_comment())
+            if not self._writes:
+                self._serving.spawn(self._send_comment())
         self._schedule_ping()
 
     async def _send_comment(self) -> None:

@@ -20,6 +20,7 @@ def gateway(upstream, tmp_path_factory):
     with processes.gateway(folder, config) as running:
         yield running
         log = running.log()
+    assert "Traceback" not in log, log
     for secret in (processes.CLIENT_KEY, processes.ADMIN_KEY, processes.UPSTREAM_KEY, PROMPT):
         assert secret not in log, "a whole session's log holds a secret or a prompt"
 

@@ -32,7 +32,8 @@ DISCONNECTED = "disconnected"
 class Seen:
     """One request that came. Times are the loop's, in seconds; ``ended`` is None while it is served.
 
-    ``end`` is "answered", "broken" (by this server) or "disconnected" (by the client).
+    ``end`` is "answered", "broken" (by this server) or "disconnected" (by the client). The record tells
+    as ``written`` how many bytes were sent so far.
     """
 
     method: str
@@ -42,14 +43,13 @@ class Seen:
     arrived: float
     ended: float | None = None
     end: str | None = None
-    written: int = 0
 
 
 class FaultyUpstream:
     """The server: its record, and what each model's name has been told to do."""
 
     def __init__(self) -> None:
-        self._seen: list[Seen] = []
+        self._seen: list[tuple[Seen, Answer]] = []
         self._told: dict[str, str] = {}
         self._shared: dict[str, dict[str, Any]] = {}
 
@@ -76,7 +76,7 @@ class FaultyUpstream:
         elif request.method == "DELETE":
             self._seen.clear()
         else:
-            body = [asdict(seen) for seen in self._seen]
+            body = [{**asdict(seen), "written": given.written} for seen, given in self._seen]
         await answer.whole(200, body)
 
     async def _record(self, request: Request, answer: Answer, reader: asyncio.StreamReader) -> bytes:
@@ -84,7 +84,7 @@ class FaultyUpstream:
         loop = asyncio.get_running_loop()
         raw = request.raw.decode(errors="replace")
         seen = Seen(request.method, request.path, request.headers, raw, loop.time())
-        self._seen.append(seen)
+        self._seen.append((seen, answer))
         serving = asyncio.create_task(self._behave(request, answer))
         reading = asyncio.create_task(_read_ahead(reader))
         try:
@@ -95,7 +95,7 @@ class FaultyUpstream:
             seen.end = await _end_of(serving)
         finally:
             reading.cancel()
-            seen.ended, seen.written = loop.time(), answer.written
+            seen.ended = loop.time()
         if seen.end != ANSWERED:
             raise Broken
         await asyncio.wait((reading,))
