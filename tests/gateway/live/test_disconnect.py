@@ -104,7 +104,7 @@ def test_leaving_before_the_body_is_whole_opens_no_call(gateway, upstream):
 def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_everything(gateway, upstream):
     """Nothing piles up in the gateway: the upstream can't send on while the client doesn't read."""
     identity = new_id()
-    count = 100_000
+    count = 70_000
     with asked(gateway, chat(f"ok:tokens={count}", stream=True), identity) as raw:
         seen = bytearray(read_until(raw, b"data: "))
         written = []
