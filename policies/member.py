@@ -18,8 +18,8 @@ from policies.service import Call, Headroom, Reply, Service
 
 _FLOOR = 0.001
 """Latencies below a millisecond are alike, so that the number of calls in flight decides."""
-_STALE = 5.0
-"""After so many time constants in silence the latency is unknown."""
+_STALE = 2.0
+"""After so many time constants in silence the latency is unknown: what recovered is back that soon."""
 _FOR_GOOD = frozenset(
     {UpstreamTimeout.__name__, UpstreamKeyRejected.__name__, UpstreamQuotaExhausted.__name__}
 )
@@ -58,10 +58,11 @@ class PeakEwma:
         self._stamp = -inf
 
     def observe(self, now: float, seconds: float) -> None:
-        if seconds >= self._value:
+        silence = (now - self._stamp) / self._tau
+        if seconds >= self._value or silence >= _STALE:
             self._value = seconds
         else:
-            old = exp((self._stamp - now) / self._tau)
+            old = exp(-silence)
             self._value = self._value * old + seconds * (1 - old)
         self._stamp = now
 

@@ -47,7 +47,9 @@ def test_it_fades_and_is_then_unknown():
     ewma = PeakEwma(tau=10)
     ewma.observe(0, 4)
     assert ewma.read(10) == pytest.approx(4 / 2.718, rel=1e-3)
-    assert ewma.read(50) is None
+    assert ewma.read(20) is None
+    ewma.observe(20, 1)
+    assert ewma.read(20) == 1
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 100)), min_size=1, max_size=30))
