@@ -19,7 +19,8 @@ GatewayError
 │   ├── UpstreamUnavailable
 │   ├── UpstreamTimeout
 │   ├── UpstreamRejected
-│   │   └── UpstreamContextTooLong
+│   │   └── UpstreamUnsuited
+│   │       └── UpstreamContextTooLong
 │   └── StreamInterrupted
 ├── DeadlineExceeded        blame: gateway
 ├── NoHealthyUpstream       blame: upstream
@@ -151,7 +152,11 @@ class UpstreamRejected(UpstreamError):
         self.body = body
 
 
-class UpstreamContextTooLong(UpstreamRejected):
+class UpstreamUnsuited(UpstreamRejected):
+    """The upstream can't take such a call at all, as it has no such model or endpoint; another may."""
+
+
+class UpstreamContextTooLong(UpstreamUnsuited):
     """The prompt doesn't fit this upstream's context window; another's may be larger."""
 
 

@@ -18,6 +18,7 @@ from policies.errors import (
     UpstreamContextTooLong,
     UpstreamError,
     UpstreamRejected,
+    UpstreamUnsuited,
 )
 from policies.facts import FailedOver
 from policies.ports import Meter
@@ -63,7 +64,7 @@ class Failures:
         if isinstance(error, UpstreamRejected):
             if isinstance(error, UpstreamContextTooLong):
                 self._window = max(self._window, step.context_window or 0)
-            elif self._steps == 1:
+            elif self._steps == 1 and not isinstance(error, UpstreamUnsuited):
                 return False
             self._rejection = self._rejection or error
             return True
@@ -101,7 +102,8 @@ class Failover:
     """Layer over a route: opens its steps one after another until a first event comes.
 
     A step that refuses the call as such ends it, unless an earlier step failed for a better reason;
-    a prompt too long for one step goes on to those with a larger or unknown window. When no step is
+    one that has no such model or endpoint doesn't, and a prompt too long for one step goes on to those
+    with a larger or unknown window. When no step is
     left, raises the only failure, or ``NoHealthyUpstream`` with all of them and the smallest
     ``retry_after``.
 

@@ -1,5 +1,6 @@
 """Errors outside the hot endpoints: OpenAI's shape below /v1, RFC 9457 problem details elsewhere."""
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,15 +10,6 @@ from starlette.exceptions import HTTPException
 
 from gateway.wire import errors
 from policies.errors import GatewayError, MethodNotAllowed, RouteNotFound
-
-_TITLES = {
-    400: "Bad request",
-    401: "Not authenticated",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    413: "Payload too large",
-}
 
 
 def install(app: FastAPI) -> None:
@@ -29,7 +21,7 @@ def install(app: FastAPI) -> None:
 
 def problem(status: int, detail: str, **members: Any) -> Response:
     """An RFC 9457 answer; ``members`` extend it."""
-    title = _TITLES.get(status, "Error")
+    title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **members}
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
@@ -46,12 +38,15 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    if not _is_openai(request):
-        return problem(error.status_code, str(error.detail))
     method, path = request.method, request.url.path
-    if error.status_code == 405:  # noqa: PLR2004 - HTTP Method Not Allowed
-        return await _gateway_error(request, MethodNotAllowed(f"Not allowed: {method} {path}."))
-    return await _gateway_error(request, RouteNotFound(f"Unknown request URL: {method} {path}."))
+    if not _is_openai(request):
+        response = problem(error.status_code, str(error.detail))
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response = await _gateway_error(request, MethodNotAllowed(f"Not allowed: {method} {path}."))
+    else:
+        response = await _gateway_error(request, RouteNotFound(f"Unknown request URL: {method} {path}."))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _validation_error(_: Request, error: Exception) -> Response:

@@ -86,7 +86,7 @@ def _greeting(url: str, settings: Settings, made: FirstKeys) -> list[str]:
     model = next((name for name in settings.models if not set("*?[") & set(name)), "MODEL")
     question = {
         "model": model,
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "Write one sentence about the sea."}],
         "stream": True,
     }
     lines = ["", "Tidegate is ready.", "", f"  Base URL   {url}/v1"]

@@ -21,6 +21,7 @@ from policies.errors import (
     UpstreamThrottled,
     UpstreamTimeout,
     UpstreamUnavailable,
+    UpstreamUnsuited,
 )
 
 TRANSPORT_ERRORS = (httpx.TransportError, aiohttp.ClientError, OSError)
@@ -29,9 +30,22 @@ TRANSPORT_ERRORS = (httpx.TransportError, aiohttp.ClientError, OSError)
 _MAX_MESSAGE = 500
 _QUOTA_CODES = {"insufficient_quota", "quota_exceeded", "billing_hard_limit_reached"}
 _CONTEXT_CODES = {"context_length_exceeded", "context_window_exceeded", "request_too_large"}
-_BUSY_STATUSES = {HTTPStatus.SERVICE_UNAVAILABLE, 529}
-_KEY_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
-_TRANSIENT_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY}
+_KINDS: dict[int, type[UpstreamError]] = {
+    401: UpstreamKeyRejected,
+    402: UpstreamKeyRejected,
+    403: UpstreamKeyRejected,
+    404: UpstreamUnsuited,
+    405: UpstreamUnsuited,
+    408: UpstreamUnavailable,
+    409: UpstreamUnavailable,
+    413: UpstreamContextTooLong,
+    425: UpstreamUnavailable,
+    429: UpstreamThrottled,
+    503: UpstreamBusy,
+    529: UpstreamBusy,  # Anthropic's "overloaded"
+}
+"""What a status means. Any other 4xx is the caller's fault, anything else the upstream's."""
+
 _CALLERS_STATUSES = range(400, 500)
 _STATUS_BY_CODE = {str(status): status for status in range(400, 600)}
 
@@ -55,21 +69,21 @@ def from_response(
     wait = retry_after(headers, wall_time)
     code = _code(error)
     message = _message(upstream, status, error)
+    kind = _kind(status, code)
+    if kind is UpstreamKeyRejected:
+        return kind(f"{upstream}: the upstream refused the gateway's key (HTTP {status}).", status=status)
+    if issubclass(kind, UpstreamRejected):
+        return kind(message, status=status, body=error)
+    return kind(message, status=status, retry_after=wait)
+
+
+def _kind(status: int, code: str | None) -> type[UpstreamError]:
     if code in _QUOTA_CODES:
-        return UpstreamQuotaExhausted(message, status=status, retry_after=wait)
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return UpstreamThrottled(message, status=status, retry_after=wait)
-    if status in _BUSY_STATUSES:
-        return UpstreamBusy(message, status=status, retry_after=wait)
-    if status in _KEY_STATUSES:
-        return UpstreamKeyRejected(
-            f"{upstream}: the upstream refused the gateway's key (HTTP {status}).", status=status
-        )
-    if status in _TRANSIENT_STATUSES or status not in _CALLERS_STATUSES:
-        return UpstreamUnavailable(message, status=status, retry_after=wait)
-    too_long = code in _CONTEXT_CODES or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    rejected = UpstreamContextTooLong if too_long else UpstreamRejected
-    return rejected(message, status=status, body=error)
+        return UpstreamQuotaExhausted
+    if status in _CALLERS_STATUSES and code in _CONTEXT_CODES:
+        return UpstreamContextTooLong
+    usual = UpstreamRejected if status in _CALLERS_STATUSES else UpstreamUnavailable
+    return _KINDS.get(status, usual)
 
 
 def from_error_in_ok(upstream: str, error: object) -> UpstreamError:

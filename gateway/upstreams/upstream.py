@@ -43,17 +43,18 @@ class Upstream:
         """What an operator sees of it."""
         health = self.health.report(now)
         limit = self.permits.limit
+        held_off = max(0.0, limit.retry_at - now)
         return UpstreamReport(
             upstream=self.account.name,
             model=self.model,
             passed_on=self.passed_on,
             state=health.state.value,
-            why=health.why,
+            why=health.why or (f"busy: held off for {held_off:.0f} s more" if held_off else ""),
             next_probe=health.next_probe,
             limit=limit.limit,
             inflight=limit.inflight,
             waiting=self.permits.waiting,
-            held_off=max(0.0, limit.retry_at - now),
+            held_off=held_off,
             first_token=self.latency.read(now),
             error_ratio=health.error_ratio,
             status_page=None if self.status is None else self.status.indicator,

@@ -15,6 +15,7 @@ from policies.errors import (
     UpstreamThrottled,
     UpstreamTimeout,
     UpstreamUnavailable,
+    UpstreamUnsuited,
 )
 from policies.facts import FailedOver
 from policies.failover import Failover, Step
@@ -60,6 +61,7 @@ def test_the_first_step_answers():
         UpstreamUnavailable("reset"),
         UpstreamKeyRejected("402"),
         UpstreamQuotaExhausted("day"),
+        UpstreamUnsuited("no such model", status=404),
         NoHealthyUpstream("all ejected"),
     ],
 )
@@ -101,6 +103,13 @@ def test_a_long_prompt_goes_to_a_larger_window(windows, counts):
     service, upstreams, _ = route([LONG], [LONG], [LONG], windows=windows)
     assert isinstance(error_of(service), UpstreamContextTooLong)
     assert opened(upstreams) == counts
+
+
+def test_an_error_that_every_step_would_give_is_passed_on_as_it_came():
+    nowhere = UpstreamUnsuited("no such model", status=404)
+    service, upstreams, _ = route([nowhere], [nowhere])
+    assert error_of(service) is nowhere
+    assert opened(upstreams) == [1, 1]
 
 
 def test_when_the_larger_window_is_down_that_is_the_failure():

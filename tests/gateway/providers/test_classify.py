@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.providers import classify
 from policies import errors
 
-REJECTED = [400, 404, 405, 410, 413, 415, 418, 422, 451]
+REJECTED = [400, 410, 415, 418, 422, 451]
 STATUSES = [
     (401, errors.UpstreamKeyRejected),
     (402, errors.UpstreamKeyRejected),
@@ -26,7 +26,9 @@ STATUSES = [
     (302, errors.UpstreamUnavailable),
     (204, errors.UpstreamUnavailable),
     (413, errors.UpstreamContextTooLong),
-    *((status, errors.UpstreamRejected) for status in REJECTED if status != 413),
+    (404, errors.UpstreamUnsuited),
+    (405, errors.UpstreamUnsuited),
+    *((status, errors.UpstreamRejected) for status in REJECTED),
 ]
 
 
@@ -40,7 +42,7 @@ def test_a_status_tells_the_kind(status, kind):
     error = answered(status)
     assert type(error) is kind
     assert error.status == status
-    assert error.retryable is (kind not in {errors.UpstreamRejected, errors.UpstreamContextTooLong})
+    assert error.retryable is not issubclass(kind, errors.UpstreamRejected)
 
 
 @pytest.mark.parametrize(
