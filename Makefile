@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+BENCHED := $(VENV)/.benched
 DOCUMENTED := $(VENV)/.documented
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 ARGS ?=
@@ -33,7 +34,7 @@ format: $(DEVELOPED) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(DEVELOPED) ## Compare with other gateways on this machine
+bench: $(BENCHED) ## Compare with other gateways on this machine
 	@$(BIN)/python benchmarks/compare.py $(ARGS)
 
 docs: $(DOCUMENTED) ## Build the documentation into site/
@@ -56,6 +57,10 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 $(DEVELOPED): $(INSTALLED)
 	@echo "tidegate: installing what tests need ..."
 	@$(PIP) --group dev
+	@touch $@
+
+$(BENCHED): $(INSTALLED)
+	@$(PIP) --group bench
 	@touch $@
 
 $(DOCUMENTED): $(INSTALLED)
