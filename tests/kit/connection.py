@@ -64,6 +64,7 @@ class Answer:
 
     writer: asyncio.StreamWriter
     written: int = field(default=0)
+    status: int | None = None
 
     async def whole(
         self, status: int, body: Any, headers: Mapping[str, str] | None = None, kind: str = "application/json"
@@ -71,10 +72,12 @@ class Answer:
         """A complete answer; ``body`` is JSON, or text of another ``kind``."""
         data = body.encode() if isinstance(body, str) else json.dumps(body, ensure_ascii=False).encode()
         given = {"content-type": kind, "content-length": str(len(data)), **(headers or {})}
+        self.status = status
         await self.raw(_head(status, given) + data)
 
     async def begin(self, kind: str, *, chunked: bool = True) -> None:
         """The head of a 200 whose body comes piece by piece; not ``chunked`` means until the end of all."""
+        self.status = 200
         framing = {"transfer-encoding": "chunked"} if chunked else {"connection": "close"}
         await self.raw(_head(200, {"content-type": kind, **framing}))
 
