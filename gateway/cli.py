@@ -1,6 +1,7 @@
 """The command ``tidegate``."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +41,6 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the gateway."""
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
-
     from gateway.commands.serve import run  # noqa: PLC0415 - only this command needs the server's imports
     from gateway.supervisor import Launch  # noqa: PLC0415
 
@@ -55,8 +54,8 @@ def serve(
     except OSError as error:
         errors.print(f"tidegate: can't listen: {error.strerror or error}")
         raise typer.Exit(1) from None
-    except SQLAlchemyError as error:
-        errors.print(f"tidegate: can't open the database: {getattr(error, 'orig', None) or error}")
+    except sqlite3.Error as error:
+        errors.print(f"tidegate: can't open the database: {error}")
         raise typer.Exit(1) from None
 
 

@@ -1,5 +1,7 @@
 """The SQL database: opening it, and bringing its schema up to date."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
@@ -24,9 +26,15 @@ def open_database(url: str) -> AsyncEngine:
 
 
 async def migrate(engine: AsyncEngine) -> None:
-    """Bring the schema to the newest version, creating the database where there is none."""
-    async with engine.begin() as connection:
-        await connection.run_sync(_upgrade)
+    """Bring the schema to the newest version, creating the database where there is none.
+
+    Raises sqlite3.Error where it can't be opened.
+    """
+    # First without the engine, whose threads would outlive a loop that ends for this reason.
+    with closing(sqlite3.connect(engine.url.database or "")) as connection:
+        connection.execute("PRAGMA schema_version")
+    async with engine.begin() as upgrading:
+        await upgrading.run_sync(_upgrade)
 
 
 def _upgrade(connection: Connection) -> None:
