@@ -33,7 +33,7 @@ class Seen:
     """One request that came. Times are the loop's, in seconds; ``ended`` is None while it is served.
 
     ``end`` is "answered", "broken" (by this server) or "disconnected" (by the client). The record tells
-    as ``written`` how many bytes were sent so far.
+    as ``status`` what the head said, and as ``written`` how many bytes were sent so far.
     """
 
     method: str
@@ -76,7 +76,10 @@ class FaultyUpstream:
         elif request.method == "DELETE":
             self._seen.clear()
         else:
-            body = [{**asdict(seen), "written": given.written} for seen, given in self._seen]
+            body = [
+                {**asdict(seen), "status": given.status, "written": given.written}
+                for seen, given in self._seen
+            ]
         await answer.whole(200, body)
 
     async def _record(self, request: Request, answer: Answer, reader: asyncio.StreamReader) -> bytes:
