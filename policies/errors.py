@@ -10,6 +10,11 @@ GatewayError
 │   ├── ModelNotFound
 │   ├── RouteNotFound
 │   └── MethodNotAllowed
+├── Throttled               blame: caller
+│   ├── RateLimited
+│   │   └── LimitTooSmall
+│   ├── QuotaExhausted
+│   └── Overloaded          blame: gateway
 ├── UpstreamError           blame: upstream
 │   ├── UpstreamThrottled
 │   │   ├── AttemptHeldBack
@@ -30,6 +35,8 @@ GatewayError
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
+
+from policies.service import Allowance
 
 Blame = Literal["caller", "gateway", "upstream"]
 
@@ -91,6 +98,51 @@ class RouteNotFound(CallerError):
 
 class MethodNotAllowed(CallerError):
     """The endpoint exists and has no such method."""
+
+
+class Throttled(GatewayError):
+    """The call isn't let in now: a limit is reached. Nothing was charged for it.
+
+    ``allowances`` is what is left of each limit that applies, the binding one first.
+    """
+
+    blame: ClassVar[Blame] = "caller"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        allowances: Sequence[Allowance] = (),
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.allowances = tuple(allowances)
+
+
+class RateLimited(Throttled):
+    """The caller sends more than its limits allow; ``retry_after`` is when this call fits."""
+
+
+class LimitTooSmall(RateLimited):
+    """A call that alone is larger than the limit: it never fits, however long it waits."""
+
+    retryable = False
+
+
+class QuotaExhausted(Throttled):
+    """The day's or the month's quota is used up; ``retry_after`` is when the next one begins.
+
+    Not for an SDK to try again within its seconds.
+    """
+
+    retryable = False
+
+
+class Overloaded(Throttled):
+    """The gateway can't take the call at the moment, whoever sends it."""
+
+    blame = "gateway"
 
 
 class UpstreamError(GatewayError):

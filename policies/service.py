@@ -71,7 +71,8 @@ class Call:
     ``route`` is the configured name or glob that ``model`` matched.
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
     for its turn. ``attempts`` is the call's
-    history, appended to by whoever tried an upstream.
+    history, appended to by whoever tried an upstream. ``allowances`` is what its sender's limits leave,
+    the binding one first.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Call:
     deadline: float = math.inf
     queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
+    allowances: Sequence["Allowance"] = ()
 
     def overhead(self, first_event: float) -> float:
         """What part of the time to the first event was spent neither at upstreams nor in a queue."""
@@ -121,6 +123,20 @@ class Headroom:
     reset_requests: float | None = None
     remaining_tokens: int | None = None
     reset_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of one limit of ours; ``reset`` is the seconds until all of it is there again.
+
+    ``dimension`` is a value of ``policies.ratelimit.Dimension``; ``bucket`` names what counts it.
+    """
+
+    bucket: str
+    dimension: str
+    limit: float
+    remaining: float
+    reset: float
 
 
 async def nothing() -> AsyncIterator[Event]:

@@ -14,7 +14,7 @@ def descendants(cls):
 
 
 ALL = sorted({errors.GatewayError, *descendants(errors.GatewayError)}, key=lambda cls: cls.__name__)
-GROUPS = {errors.GatewayError, errors.CallerError, errors.UpstreamError}
+GROUPS = {errors.GatewayError, errors.CallerError, errors.UpstreamError, errors.Throttled}
 """Raised only as one of their kinds."""
 RAISED = [cls for cls in ALL if cls not in GROUPS and cls.__module__.startswith(("policies", "gateway"))]
 TYPES = {"invalid_request_error", "rate_limit_error", "server_error"}
@@ -57,6 +57,10 @@ STATUSES = [
     (errors.ModelNotFound, 404, "model_not_found"),
     (errors.RouteNotFound, 404, "unknown_url"),
     (errors.MethodNotAllowed, 405, "method_not_allowed"),
+    (errors.RateLimited, 429, "rate_limit_exceeded"),
+    (errors.LimitTooSmall, 429, "rate_limit_exceeded"),
+    (errors.QuotaExhausted, 429, "insufficient_quota"),
+    (errors.Overloaded, 503, "overloaded"),
     (errors.UpstreamThrottled, 429, "upstream_throttled"),
     (errors.UpstreamBusy, 503, "upstream_busy"),
     (errors.UpstreamTimeout, 504, "upstream_timeout"),

@@ -1,0 +1,228 @@
+"""Rate limits, the layer: reserve before the call, settle after it, by the arithmetic of ``ratelimit``.
+
+The true cost of a call is known when it ends, and admission can't wait for it: an estimate is reserved
+and the difference given back, as a card payment is authorised and then settled. Without that a limit of
+tokens is used to a fraction, since callers ask for far more output than comes. All the limits of a call
+(requests, tokens, spend, slots; of its key, its tenant and its tier) are taken in one step, so that a
+refusal by one burns nothing of the others.
+"""
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhausted, RateLimited
+from policies.facts import LimitReached, ReservationSettled
+from policies.ports import BucketStore, Clock, Meter
+from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict
+from policies.service import Call, Event, Reply, Service, Usage
+
+_CHARACTERS_PER_TOKEN = 4
+"""For what was delivered of an answer whose upstream told no usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a call needs: the buckets of all its limits, an estimate of its tokens, and their prices.
+
+    ``estimate`` is the prompt and the most that the answer may take; prices are per token.
+    """
+
+    buckets: Sequence[Bucket]
+    estimate: Usage
+    input_price: float = 0.0
+    output_price: float = 0.0
+
+    def cost(self, dimension: Dimension, usage: Usage) -> float:
+        """What a call with this usage costs of a dimension."""
+        match dimension:
+            case Dimension.INPUT:
+                return usage.input
+            case Dimension.OUTPUT:
+                return usage.output
+            case Dimension.TOKENS:
+                return usage.input + usage.output
+            case Dimension.SPEND:
+                return usage.input * self.input_price + usage.output * self.output_price
+        return 1.0
+
+    def charges(self) -> list[Charge]:
+        """What to reserve."""
+        return [Charge(bucket, self.cost(bucket.limit.dimension, self.estimate)) for bucket in self.buckets]
+
+    def corrections(self, used: Usage, *, counts: bool) -> list[Charge]:
+        """What to settle; ``counts`` is whether the call counts as a request."""
+        found = []
+        for bucket in self.buckets:
+            match bucket.limit.dimension:
+                case Dimension.CONCURRENCY:
+                    delta = -1.0
+                case Dimension.REQUESTS:
+                    delta = 0.0 if counts else -1.0
+                case dimension:
+                    delta = self.cost(dimension, used) - self.cost(dimension, self.estimate)
+            if delta:
+                found.append(Charge(bucket, delta))
+        return found
+
+
+class HeldSlots:
+    """The slots of the calls under way, renewed so that a long answer keeps its own.
+
+    Run ``keep`` as a task beside the layers. What isn't renewed, since its process died, comes free.
+    """
+
+    def __init__(self, store: BucketStore, *, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._held: dict[str, list[Bucket]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, holder: str, slots: list[Bucket]) -> None:
+        """``holder`` has taken these."""
+        if slots:
+            self._held[holder] = slots
+
+    def remove(self, holder: str) -> None:
+        """It has given them back."""
+        self._held.pop(holder, None)
+
+    async def renew(self) -> None:
+        """Renew all of them once."""
+        for holder, slots in list(self._held.items()):
+            if holder in self._held:
+                await self._store.renew(holder, slots)
+
+    async def keep(self, every: float = 20.0) -> None:
+        """Renew all of them ``every`` so many seconds (a third of the shortest ttl), until cancelled."""
+        while True:
+            await self._clock.sleep(every)
+            await self.renew()
+
+
+class RateLimit:
+    """Layer around everything that costs: takes what ``resolve`` says the call needs, and settles it.
+
+    Raises RateLimited, LimitTooSmall, QuotaExhausted, or Overloaded where a limit that fails closed
+    can't be counted. Writes what is left to ``call.allowances``.
+    """
+
+    def __init__(
+        self,
+        inner: Service,
+        *,
+        resolve: Callable[[Call], Claim | None],
+        store: BucketStore,
+        slots: HeldSlots,
+        meter: Meter,
+    ) -> None:
+        self._inner = inner
+        self._resolve = resolve
+        self._store = store
+        self._slots = slots
+        self._meter = meter
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+        claim = self._resolve(call)
+        if claim is None or not claim.buckets:
+            async with self._inner(call) as reply:
+                yield reply
+            return
+        verdict = await self._store.take(call.id, claim.charges())
+        call.allowances = verdict.allowances()
+        if not verdict.admitted:
+            raise self._refusal(call, verdict)
+        reservation = _Reservation(claim, verdict.at)
+        self._slots.add(call.id, [bucket for bucket in claim.buckets if bucket.limit.window is None])
+        try:
+            async with self._inner(call) as reply:
+                reservation.reply = reply
+                if reply.stream:
+                    async with aclosing(reservation.counted(reply.events)) as events:
+                        reply.events = events
+                        yield reply
+                else:
+                    yield reply
+        except GatewayError as error:
+            reservation.failure = error
+            raise
+        finally:
+            self._settle(call, reservation)
+
+    def _settle(self, call: Call, reservation: "_Reservation") -> None:
+        self._slots.remove(call.id)
+        used, counts = reservation.used()
+        corrections = reservation.claim.corrections(used, counts=counts)
+        if corrections:
+            self._store.settle(call.id, corrections, reservation.at)
+        self._meter.emit(ReservationSettled(call, reservation.claim.estimate, used))
+
+    def _refusal(self, call: Call, verdict: Verdict) -> GatewayError:
+        left = call.allowances
+        delay = verdict.retry_after
+        if verdict.outage is not None:
+            self._meter.emit(LimitReached(call, left[0].bucket, "outage", delay))
+            return Overloaded(
+                f"Spending can't be counted at the moment; try again in {math.ceil(delay)} s.",
+                retry_after=delay,
+                allowances=left,
+            )
+        place = max(range(len(left)), key=verdict.waits().__getitem__)
+        charge = verdict.charges[place]
+        limit = charge.bucket.limit
+        self._meter.emit(LimitReached(call, charge.bucket.key, limit.dimension, delay))
+        name = limit.dimension.replace("_", " ")
+        if limit.window is None:
+            text = f"All {limit.amount:g} of your concurrent requests are under way; wait for one to end."
+            return RateLimited(text, retry_after=delay, allowances=left)
+        what = f"{limit.amount:g} {name} a {limit.window}"
+        if delay == NEVER:
+            text = (
+                f"The call may take {charge.cost:g} {name} and the limit is {what}: shorten it or max_tokens."
+            )
+            return LimitTooSmall(text, allowances=left)
+        if limit.rolls:
+            text = f"The limit of {what} is reached; try again in {delay:.3g} s."
+            return RateLimited(text, retry_after=delay, allowances=left)
+        text = f"The quota of {what} is used up; the next begins in {math.ceil(delay)} s."
+        return QuotaExhausted(text, retry_after=delay, allowances=left)
+
+
+class _Reservation:
+    """What one call has taken, and what became of it."""
+
+    __slots__ = ("at", "characters", "claim", "failure", "reply")
+
+    def __init__(self, claim: Claim, at: float) -> None:
+        self.claim = claim
+        self.at = at
+        self.reply: Reply | None = None
+        self.failure: GatewayError | None = None
+        self.characters = 0
+
+    async def counted(self, events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
+        """Count what passes, for the case that no usage comes."""
+        async for event in events:
+            self.characters += len(event.text)
+            yield event
+
+    def used(self) -> tuple[Usage, bool]:
+        """What the call used, and whether it counts as a request.
+
+        One that nobody answered costs no tokens; it doesn't count either if trying again could help,
+        since that fault wasn't the caller's. Leaving before the first content costs the prompt.
+        """
+        if self.reply is None:
+            if self.failure is not None:
+                return Usage(), not self.failure.retryable
+            return Usage(input=self.claim.estimate.input), True
+        if self.reply.usage is not None:
+            return self.reply.usage, True
+        if not self.reply.stream and self.reply.complete:
+            return self.claim.estimate, True
+        output = math.ceil(self.characters / _CHARACTERS_PER_TOKEN)
+        return Usage(input=self.claim.estimate.input, output=output), True

@@ -1,0 +1,95 @@
+"""Buckets in the process's memory: the store of a single worker, and the specification of every other.
+
+All-or-nothing is plain here: look at every bucket, then write to all of them or to none.
+"""
+
+from collections.abc import Callable, Sequence
+
+from policies.ratelimit import EMPTY, Bucket, Charge, Level, Verdict, drained
+
+_SWEEP_FROM = 1024
+"""Buckets that are empty are forgotten once there are this many, and twice as many as were left then."""
+
+
+class MemoryStore:
+    """A BucketStore. ``now`` tells seconds since the epoch, which days and months need."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._levels: dict[str, tuple[Bucket, Level]] = {}
+        self._slots: dict[str, dict[str, float]] = {}
+        self._sweep_at = _SWEEP_FROM
+
+    async def take(self, holder: str, charges: Sequence[Charge]) -> Verdict:
+        return self.take_at(self._now(), holder, charges)
+
+    def take_at(self, now: float, holder: str, charges: Sequence[Charge]) -> Verdict:
+        """``take`` at a given time."""
+        amounts = [self.amount(charge.bucket, now) for charge in charges]
+        for charge, amount in zip(charges, amounts, strict=True):
+            limit = charge.bucket.limit
+            if amount + charge.cost - limit.capacity > limit.slack:
+                return Verdict(False, now, charges, amounts)
+        for charge, amount in zip(charges, amounts, strict=True):
+            if charge.bucket.limit.window is None:
+                self._hold(charge.bucket, holder, now)
+            else:
+                self._levels[charge.bucket.key] = charge.bucket, Level(amount + charge.cost, now)
+        if len(self._levels) > self._sweep_at:
+            self._sweep(now)
+        return Verdict(True, now, charges, amounts)
+
+    def settle(self, holder: str, charges: Sequence[Charge], taken_at: float) -> None:
+        self.settle_at(self._now(), holder, charges, taken_at)
+
+    def settle_at(self, now: float, holder: str, charges: Sequence[Charge], taken_at: float) -> None:
+        """``settle`` at a given time. What was reserved in a period that is over does not come back."""
+        for charge in charges:
+            bucket = charge.bucket
+            if bucket.limit.window is None:
+                self._slots.get(bucket.key, {}).pop(holder, None)
+                continue
+            amount = self.amount(bucket, now)
+            over = not bucket.limit.rolls and not drained(bucket.limit, Level(1.0, taken_at), now)
+            if charge.cost > 0 or not over:
+                self._levels[bucket.key] = bucket, Level(max(0.0, amount + charge.cost), now)
+
+    async def renew(self, holder: str, buckets: Sequence[Bucket]) -> None:
+        now = self._now()
+        for bucket in buckets:
+            self._hold(bucket, holder, now)
+
+    def amount(self, bucket: Bucket, now: float) -> float:
+        """What the bucket holds, or how many of its slots are taken."""
+        if bucket.limit.window is None:
+            held = self._slots.get(bucket.key, {})
+            for holder in [holder for holder, until in held.items() if until <= now]:
+                del held[holder]
+            return float(len(held))
+        _, level = self._levels.get(bucket.key, (bucket, EMPTY))
+        return drained(bucket.limit, level, now)
+
+    def levels(self) -> dict[str, Level]:
+        """What every bucket held when it was last written to."""
+        return {key: level for key, (_, level) in self._levels.items()}
+
+    def restore(self, bucket: Bucket, level: Level) -> None:
+        """Start a bucket that isn't known yet from a level that somebody else knew."""
+        self._levels.setdefault(bucket.key, (bucket, level))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._levels.clear()
+        self._slots.clear()
+
+    def _hold(self, bucket: Bucket, holder: str, now: float) -> None:
+        self._slots.setdefault(bucket.key, {})[holder] = now + bucket.limit.ttl
+
+    def _sweep(self, now: float) -> None:
+        self._levels = {
+            key: (bucket, level)
+            for key, (bucket, level) in self._levels.items()
+            if drained(bucket.limit, level, now) > 0
+        }
+        self._slots = {key: held for key, held in self._slots.items() if held}
+        self._sweep_at = max(_SWEEP_FROM, 2 * len(self._levels))
