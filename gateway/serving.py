@@ -37,7 +37,7 @@ class Configured:
     """Where the configuration comes from, so that it can be read again.
 
     ``load`` raises ConfigError; ``local_urls`` gives the base URL of each bundled model server by its
-    provider's name; ``announce`` tells the other workers that there is something new to read.
+    provider's name; ``announce`` tells the supervisor that there is something new to read.
     """
 
     load: Callable[[], Settings]
@@ -101,9 +101,9 @@ class Serving:
         self._apply(self._configured.load())
         _LOG.info("the configuration was read again")
 
-    def reload_everywhere(self) -> None:
-        """Reload here, and have every other worker do the same. Raises ConfigError."""
-        self.reload()
+    def ask_for_reload(self) -> None:
+        """Have the supervisor and every worker reload, this one included. Raises ConfigError."""
+        self._configured.load()
         self._configured.announce()
 
     async def missing(self) -> list[str]:
@@ -140,10 +140,12 @@ class Serving:
             name for name, provider in self.settings.providers.items() if isinstance(provider, LocalProvider)
         ]
         urls = self._configured.local_urls()
-        up = await asyncio.gather(*(self._is_up(urls[name]) for name in names))
+        up = await asyncio.gather(*(self._is_up(urls.get(name)) for name in names))
         return {name for name, answers in zip(names, up, strict=True) if not answers}
 
-    async def _is_up(self, base_url: str) -> bool:
+    async def _is_up(self, base_url: str | None) -> bool:
+        if base_url is None:  # between a change of the configuration and its reload
+            return False
         url = httpx.URL(base_url).copy_with(path="/healthz")
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):

@@ -25,13 +25,13 @@ def router(serving: Serving) -> APIRouter:
     routes.include_router(keys.router(serving))
     routes.include_router(upstreams.router(serving))
 
-    @routes.post("/reload", summary="Read the configuration again", responses={422: {}})
+    @routes.post("/reload", status_code=202, summary="Read the configuration again", responses={422: {}})
     async def reload() -> Response:
         try:
-            serving.reload_everywhere()
+            serving.ask_for_reload()
         except ConfigError as error:
             detail = "The configuration has faults; the old one keeps running."
             return problem(422, detail, errors=str(error).splitlines())
-        return JSONResponse({"status": "reloaded"})
+        return JSONResponse({"status": "reloading"}, status_code=202)
 
     return routes
