@@ -115,7 +115,7 @@ class Upstreams:
         permits = None if quota is None else self._shared.get((quota, model))
         if permits is None:
             limit = ConcurrencyLimit(
-                AdaptiveOptions(max_concurrency=provider.max_concurrency),
+                _limit_options(provider.max_concurrency),
                 random=self._parts.rng,
                 ceiling=None if terms is None else terms.max_concurrency,
             )
@@ -149,3 +149,8 @@ class Upstreams:
             clock=parts.clock,
             meter=parts.meter,
         )
+
+
+def _limit_options(most: int | None) -> AdaptiveOptions:
+    """A limit that somebody knows is where to begin; one that nobody knows is found from below."""
+    return AdaptiveOptions() if most is None else AdaptiveOptions(initial=most, max_concurrency=most)
