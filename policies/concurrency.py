@@ -151,6 +151,12 @@ class ConcurrencyLimit:
             and self._unanswered < self._probes
         )
 
+    def free(self, now: float) -> int:
+        """How many attempts may be sent now."""
+        if not self.available(now):
+            return 0
+        return int(min(self.limit - self.inflight, self._probes - self._unanswered, self._pacer.free(now)))
+
     def wait(self, now: float) -> float:
         """Seconds until an attempt may probably be sent: the hold-off's end, else the next permit's."""
         if (held := self.retry_at - now) > 0:

@@ -222,6 +222,27 @@ class SettlementLost:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class CallAdmitted:
+    """A call that had to wait for its turn goes on; ``waited`` is in seconds."""
+
+    call: Call
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallShed:
+    """A call was told to come back after ``retry_after`` seconds.
+
+    ``reason`` is "late" (more work is ahead than can be waited for), "full" (the queue is), "tier" (a
+    higher one needs the room), "deadline" (it would not be met) or "max_wait" (it passed).
+    """
+
+    call: Call
+    reason: str
+    retry_after: float
+
+
 Fact = (
     CallRefused
     | CallStarted
@@ -244,4 +265,6 @@ Fact = (
     | ReservationSettled
     | StoreChanged
     | SettlementLost
+    | CallAdmitted
+    | CallShed
 )

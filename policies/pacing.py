@@ -7,6 +7,7 @@ account when the rate changes with each reading.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from policies.service import Headroom
 
@@ -75,6 +76,14 @@ class Pacer:
             self._tat = max(self._tat, now) + self._interval
             # When the reset is past, everything is there again even if no reply has said so.
             self.ready_at = max(self.ready_at, min(self._tat - self._tolerance, self._valid_until))
+
+    def free(self, now: float) -> float:
+        """How many attempts may be sent at once; infinity where nothing is paced."""
+        if not self._interval or now >= self._valid_until:
+            return inf
+        if now < self.ready_at:
+            return 0
+        return 1 + (now + self._tolerance - max(self._tat, now)) // self._interval
 
     def used(self, tokens: int) -> None:
         """Learn how many tokens an attempt takes."""

@@ -6,6 +6,7 @@ that what one of them gives back wakes whoever waits longest.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from policies.concurrency import ConcurrencyLimit
 from policies.ports import Alarm, AlarmClock
@@ -19,6 +20,7 @@ class Permits:
         self._clock = clock
         self._queue: deque[asyncio.Future[float]] = deque()
         self._alarm: Alarm | None = None
+        self._listeners: deque[Callable[[], object]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -28,6 +30,18 @@ class Permits:
     def available(self, now: float) -> bool:
         """Whether a call that enters now is let through at once."""
         return not self._queue and self.limit.available(now)
+
+    def free(self, now: float) -> int:
+        """How many calls that enter now are let through at once."""
+        return 0 if self._queue else self.limit.free(now)
+
+    def watch(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` when permits may be free that nobody here waits for, until ``unwatch``."""
+        self._listeners.append(listener)
+
+    def unwatch(self, listener: Callable[[], object]) -> None:
+        """Call it no more."""
+        self._listeners.remove(listener)
 
     def wait(self, now: float) -> float:
         """Seconds until a call is probably let through."""
@@ -70,9 +84,15 @@ class Permits:
         self.grant()
 
     def grant(self) -> None:
-        """Give what permits there are to those who wait."""
-        if not self._queue:
-            return
+        """Give what permits there are to those who wait, then tell those who watch, in turn."""
+        if self._queue:
+            self._serve()
+        if self._listeners and not self._queue:
+            self._listeners.rotate(-1)
+            for listener in tuple(self._listeners):
+                listener()
+
+    def _serve(self) -> None:
         now = self._clock.now()
         while self._queue and self.limit.available(now):
             turn = self._queue.popleft()
