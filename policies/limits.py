@@ -186,7 +186,7 @@ class RateLimit:
             )
             return LimitTooSmall(text, allowances=left)
         if limit.rolls:
-            text = f"The limit of {what} is reached; try again in {delay:.3g} s."
+            text = f"The limit of {what} is reached; try again in {math.ceil(delay * 10) / 10:g} s."
             return RateLimited(text, retry_after=delay, allowances=left)
         text = f"The quota of {what} is used up; the next begins in {math.ceil(delay)} s."
         return QuotaExhausted(text, retry_after=delay, allowances=left)
