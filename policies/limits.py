@@ -36,32 +36,32 @@ class Claim:
 
     def cost(self, dimension: Dimension, usage: Usage) -> float:
         """What a call with this usage costs of a dimension."""
-        match dimension:
-            case Dimension.INPUT:
-                return usage.input
-            case Dimension.OUTPUT:
-                return usage.output
-            case Dimension.TOKENS:
-                return usage.input + usage.output
-            case Dimension.SPEND:
-                return usage.input * self.input_price + usage.output * self.output_price
-        return 1.0
+        if dimension is Dimension.REQUESTS or dimension is Dimension.CONCURRENCY:
+            return 1.0
+        if dimension is Dimension.TOKENS:
+            return usage.input + usage.output
+        if dimension is Dimension.INPUT:
+            return usage.input
+        if dimension is Dimension.OUTPUT:
+            return usage.output
+        return usage.input * self.input_price + usage.output * self.output_price
 
     def charges(self) -> list[Charge]:
         """What to reserve."""
-        return [Charge(bucket, self.cost(bucket.limit.dimension, self.estimate)) for bucket in self.buckets]
+        estimate = self.estimate
+        return [Charge(bucket, self.cost(bucket.limit.dimension, estimate)) for bucket in self.buckets]
 
     def corrections(self, used: Usage, *, counts: bool) -> list[Charge]:
         """What to settle; ``counts`` is whether the call counts as a request."""
         found = []
         for bucket in self.buckets:
-            match bucket.limit.dimension:
-                case Dimension.CONCURRENCY:
-                    delta = -1.0
-                case Dimension.REQUESTS:
-                    delta = 0.0 if counts else -1.0
-                case dimension:
-                    delta = self.cost(dimension, used) - self.cost(dimension, self.estimate)
+            dimension = bucket.limit.dimension
+            if dimension is Dimension.CONCURRENCY:
+                delta = -1.0
+            elif dimension is Dimension.REQUESTS:
+                delta = 0.0 if counts else -1.0
+            else:
+                delta = self.cost(dimension, used) - self.cost(dimension, self.estimate)
             if delta:
                 found.append(Charge(bucket, delta))
         return found
@@ -186,7 +186,7 @@ class RateLimit:
             )
             return LimitTooSmall(text, allowances=left)
         if limit.rolls:
-            text = f"The limit of {what} is reached; try again in {math.ceil(delay * 10) / 10:g} s."
+            text = f"The limit of {what} is reached; try again in {math.ceil(delay * 10 - 1e-4) / 10:g} s."
             return RateLimited(text, retry_after=delay, allowances=left)
         text = f"The quota of {what} is used up; the next begins in {math.ceil(delay)} s."
         return QuotaExhausted(text, retry_after=delay, allowances=left)

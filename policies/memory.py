@@ -26,15 +26,15 @@ class MemoryStore:
     def take_at(self, now: float, holder: str, charges: Sequence[Charge]) -> Verdict:
         """``take`` at a given time."""
         amounts = [self.amount(charge.bucket, now) for charge in charges]
-        for charge, amount in zip(charges, amounts, strict=True):
-            limit = charge.bucket.limit
-            if amount + charge.cost - limit.capacity > limit.slack:
+        for (bucket, cost), amount in zip(charges, amounts, strict=True):
+            limit = bucket.limit
+            if amount + cost - limit.capacity > limit.slack:
                 return Verdict(False, now, charges, amounts)
-        for charge, amount in zip(charges, amounts, strict=True):
-            if charge.bucket.limit.window is None:
-                self._hold(charge.bucket, holder, now)
+        for (bucket, cost), amount in zip(charges, amounts, strict=True):
+            if bucket.limit.window is None:
+                self._hold(bucket, holder, now)
             else:
-                self._levels[charge.bucket.key] = charge.bucket, Level(amount + charge.cost, now)
+                self._levels[bucket.key] = bucket, Level(amount + cost, now)
         if len(self._levels) > self._sweep_at:
             self._sweep(now)
         return Verdict(True, now, charges, amounts)

@@ -15,6 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from policies.periods import bounds, period
@@ -122,16 +124,14 @@ def bucket_for(limit: Limit, *, tag: str, scope: str) -> Bucket:
     return Bucket(f"tidegate:{{{tag}}}:{scope}:{limit.dimension}:{window}", limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """A cost for a bucket; to settle, what is added to the level or, if negative, taken off."""
 
     bucket: Bucket
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """How much a bucket held at a time."""
 
     amount: float = 0.0
@@ -203,19 +203,21 @@ class Verdict:
 
     def allowances(self) -> list[Allowance]:
         """What is left of each limit: the binding one first, which lets the fewest further calls in."""
-        waits = self.waits()
-        found: list[tuple[float, float, Allowance]] = []
-        for charge, amount, delay in zip(self.charges, self.amounts, waits, strict=True):
-            limit, held = charge.bucket.limit, amount + charge.cost * self.admitted
+        found: list[tuple[float, Allowance]] = []
+        for charge, amount in zip(self.charges, self.amounts, strict=True):
+            limit = charge.bucket.limit
+            held = amount + charge.cost if self.admitted else amount
+            remaining = max(0.0, limit.capacity - held)
+            order = remaining / limit.capacity
+            if not self.admitted:
+                order -= wait(limit, amount, charge.cost, self.at)
             left = Allowance(
-                bucket=charge.bucket.key,
-                dimension=limit.dimension,
-                limit=limit.capacity,
-                remaining=max(0.0, limit.capacity - held),
-                reset=reset(limit, held, self.at),
+                charge.bucket.key, limit.dimension, limit.capacity, remaining, reset(limit, held, self.at)
             )
-            found.append((-delay, left.remaining / limit.capacity, left))
-        return [left for *_, left in sorted(found, key=lambda entry: entry[:2])]
+            found.append((order, left))
+        if len(found) > 1:
+            found.sort(key=itemgetter(0))
+        return [left for _, left in found]
 
 
 def output_reserve(asked: int | None, default: int, limits: Sequence[Limit]) -> int:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Operation(StrEnum):
@@ -125,8 +125,7 @@ class Headroom:
     reset_tokens: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """What is left of one limit of ours; ``reset`` is the seconds until all of it is there again.
 
     ``dimension`` is a value of ``policies.ratelimit.Dimension``; ``bucket`` names what counts it.

@@ -48,7 +48,7 @@ def test_small_limits_stay_exact(limit, cost, size):
 
 
 def run(limited, *, seconds, rate, cost=1, used=None):
-    """Offer ``rate`` calls a second to three replicas at random: what was admitted and when, and the store."""
+    """Offer calls to three replicas: when any was admitted, all calls, trips, and what is held."""
 
     async def check():
         rng, shared = Random(2), Shared()
