@@ -96,7 +96,8 @@ class FairQueue:
         lane = tier.lane(tenant, now)
         if not tier.options.max_wait or self._too_late(ticket, tier, lane, limit):
             return "late"
-        if self.waiting >= self.options.max_waiting and not self._make_room(tier):
+        full = self.waiting >= self.options.max_waiting and not ticket.promised
+        if full and not self._make_room(tier):
             return "full"
         lane.push(ticket, now)
         tier.counters.enter(tenant)
@@ -164,7 +165,9 @@ class FairQueue:
 
     def _make_room(self, tier: Tier) -> bool:
         """Shed the newest call of the lowest tier, if that is lower than this one."""
-        lowest = min((tier for tier in self._all if tier.waiting), key=lambda tier: tier.options.weight)
+        lowest = min(
+            (tier for tier in self._all if tier.waiting), key=lambda tier: tier.options.weight, default=tier
+        )
         if lowest.options.weight >= tier.options.weight:
             return False
         longest = max(lowest.lanes.values(), key=lambda lane: lane.waiting)

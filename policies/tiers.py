@@ -130,7 +130,7 @@ class Tier:
 
         Nobody is put off for longer than ``_PUT_OFF`` times its fair wait, whatever others booked.
         """
-        room = _ROOM * _PAGE * self.pace(seats) - cost
+        room = max(0.0, _ROOM * _PAGE * self.pace(seats) - cost)
         due = now + wait
         latest = now + _PUT_OFF * wait
         for _ in range(_PAGES):

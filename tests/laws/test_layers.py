@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from policies.adaptive import AdaptiveConcurrency
+from policies.admission import Admission
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.budget import BudgetOptions, RetryBudget
@@ -19,6 +20,7 @@ from policies.concurrency import AdaptiveOptions, ConcurrencyLimit
 from policies.deadline import Deadline, DeadlineOptions
 from policies.errors import InvalidRequest, StreamInterrupted, UpstreamUnavailable
 from policies.failover import Failover, Step
+from policies.fairqueue import AdmissionOptions
 from policies.health import Health, HealthOptions
 from policies.hedge import Hedge, HedgeOptions
 from policies.member import Member
@@ -26,6 +28,7 @@ from policies.observe import ObserveAttempts, ObserveCalls
 from policies.permits import Permits
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
+from policies.seats import RouteSeats
 from policies.service import Service, Usage
 from policies.throttle import AcceptRatio, ClientThrottle, ThrottleOptions
 from policies.timers import SilenceTimers, TimerOptions
@@ -51,6 +54,20 @@ class Bench:
 
     def deadline(self, inner: Service) -> Service:
         return Deadline(inner, options=DeadlineOptions(600), clock=self.clock)
+
+    def admission(self, inner: Service) -> Service:
+        permits = Permits(ConcurrencyLimit(AdaptiveOptions(), random=self.rng), clock=self.clock)
+        admission = Admission(
+            inner,
+            AdmissionOptions(),
+            seats=RouteSeats([(permits, None)]),
+            estimate=lambda _: Usage(input=3, output=2),
+            clock=self.clock,
+            rng=self.rng,
+            meter=self.meter,
+        )
+        self.held += [lambda: admission.queue.waiting, lambda: admission.queue.tiers[""].running]
+        return admission
 
     def rescue(self, inner: Service) -> Service:
         return Rescue(inner, RescueOptions("error"), continuing=None, meter=self.meter)
@@ -113,6 +130,7 @@ class Bench:
 LAYERS = [
     "observe_calls",
     "deadline",
+    "admission",
     "rescue",
     "failover",
     "hedge",

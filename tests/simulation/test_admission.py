@@ -147,9 +147,7 @@ def test_no_seat_leaks_when_clients_leave_at_random():
         assert not place.permits._listeners
         visits = await asyncio.gather(*(place.visit(make_call(random, n, "t", "a")) for n in range(8)))
         assert [visit.waited for visit in visits] == [0] * 8
-        tell(
-            f"4,000 calls of 200 clients that leave at random: never above {place.most}; 8 of 8 seats at the end"
-        )
+        tell(f"4,000 calls that are left at random: at most {place.most} at once; 8 of 8 free at the end")
         assert place.most == 8
 
     run_virtual(run())

@@ -1,0 +1,212 @@
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.codel import CodelOptions, ControlledDelay
+from policies.fairqueue import AdmissionOptions, FairQueue
+from policies.fairshare import VirtualTokenCounters, cost
+from policies.lane import Lane, Ticket
+from policies.service import Usage
+from policies.tiers import Tier, TierOptions, next_tier, owned
+from tests.kit.upstream import make_call
+
+
+def tiers(**shares):
+    return {
+        name: Tier(name, TierOptions(share=share, weight=weight), CodelOptions())
+        for name, (share, weight) in shares.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("limit", "seats"), [(40, [24, 12, 4]), (10, [6, 3, 1]), (8, [5, 3, 1]), (1, [1, 1, 1]), (0, [0, 0, 0])]
+)
+def test_what_is_owned_is_rounded_up(limit, seats):
+    made = tiers(pro=(60, 4), plus=(30, 2), free=(10, 1))
+    assert list(owned(made.values(), limit).values()) == seats
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "goes"),
+    [
+        ((0, 0), (1, 1), "pro"),  # both own seats: least of its own in use
+        ((6, 0), (1, 1), "free"),  # the owner of few, before the borrower
+        ((3, 9), (1, 1), "pro"),  # whoever lent gets the next
+        ((3, 9), (0, 1), "free"),  # idle seats are lent
+        ((8, 4), (1, 1), "pro"),  # a third borrowed at weight 4, against a third at weight 1
+        ((18, 2), (1, 1), "free"),  # a 13th at weight 4, against a first at weight 1
+        ((0, 0), (0, 0), None),
+    ],
+)
+def test_who_takes_the_next_seat(running, waiting, goes):
+    made = tiers(pro=(75, 4), free=(25, 1))
+    for tier, now_running, now_waiting in zip(made.values(), running, waiting, strict=True):
+        tier.running, tier.waiting = now_running, now_waiting
+    tier = next_tier(made.values(), 8)
+    assert (tier and tier.name) == goes
+
+
+def test_options_say_what_to_do():
+    for wrong in ({"share": -1}, {"weight": 0}, {"max_wait": -1}):
+        with pytest.raises(ValueError, match="must"):
+            TierOptions(**wrong)
+    for wrong in ({"target": 0}, {"interval": 0}, {"longest_wait": 0.5}):
+        with pytest.raises(ValueError, match="must"):
+            CodelOptions(**wrong)
+    for wrong in ({"max_waiting": -1}, {"spread": -0.1}):
+        with pytest.raises(ValueError, match="must"):
+            AdmissionOptions(**wrong)
+
+
+# The Virtual Token Counter
+
+
+def test_a_token_written_costs_two_read():
+    assert cost(Usage(input=100, output=50)) == 200
+
+
+def test_who_was_away_saved_nothing_up():
+    counters = VirtualTokenCounters()
+    counters.enter("busy")
+    counters.charge("busy", 1000)
+    counters.enter("new")
+    assert counters.read("new") == 1000
+    counters.leave("busy")
+    counters.charge("new", 500)
+    counters.enter("busy")
+    assert counters.read("busy") == 1500
+
+
+def test_who_passed_alone_is_no_further_back_than_who_comes():
+    counters = VirtualTokenCounters()
+    for _ in range(10):
+        counters.passed("alone")
+        counters.charge("alone", 100)
+    counters.enter("new")
+    counters.enter("alone")
+    assert counters.read("alone") - counters.read("new") <= 100
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 100)), max_size=200))
+def test_the_backlogged_differ_by_no_more_than_one_call(costs):
+    """The paper's bound: of those who always wait, none is ahead by more than the dearest call."""
+    counters = VirtualTokenCounters()
+    for tenant in "abc":
+        counters.enter(tenant)
+    for _, amount in costs:
+        counters.charge(counters.next(), amount)
+    levels = [counters.read(tenant) for tenant in "abc"]
+    assert max(levels) - min(levels) <= 100
+
+
+def test_counters_of_those_who_are_gone_are_dropped():
+    counters = VirtualTokenCounters()
+    for number in range(10_000):
+        counters.passed(f"t{number}")
+    assert len(counters._counters) <= 4097
+
+
+# Controlled delay
+
+
+@pytest.mark.parametrize(
+    ("delays", "overloaded"),
+    [
+        ([(1, 2), (5, 3), (11, 3)], False),  # the first interval begins with an empty queue
+        ([(11, 2), (15, 3), (22, 3)], True),
+        ([(11, 2), (15, 0.5), (22, 3)], False),  # once short is enough
+        ([(11, 2), (22, 3), (25, 0.1), (33, 0.1)], False),
+    ],
+)
+def test_a_queue_that_stands_for_an_interval_is_overload(delays, overloaded):
+    codel = ControlledDelay(CodelOptions(), 0)
+    for now, delay in delays:
+        codel.observe(now, delay)
+    assert codel.overloaded is overloaded
+
+
+# A lane
+
+
+def test_a_lane_serves_who_came_back_then_the_oldest_or_in_overload_the_newest():
+    lane = Lane(CodelOptions(), 0)
+    tickets = [Ticket(make_call(id=str(number)), 10, 1, number) for number in range(4)]
+    tickets[2].promised = True
+    for ticket in tickets:
+        lane.push(ticket, 3)
+    order = []
+    for overloaded in (True, False, True):
+        lane.codel.overloaded = overloaded
+        ticket = lane.first()
+        order.append(ticket.call.id)
+        lane.remove(ticket)
+    assert order == ["2", "0", "3"]
+    assert (lane.waiting, lane.cost) == (1, 10)
+    lane.remove(tickets[1])
+    assert (lane.cost, lane.empty) == (0, True)
+
+
+def test_a_promise_is_kept_once_not_before_its_time_and_not_for_ever():
+    lane = Lane(CodelOptions(), 0)
+    lane.promise(mark=1, now=0, wait=10, cost=7)
+    lane.promise(mark=2, now=0, wait=10, cost=5)
+    assert lane.ahead(1.0) == 12
+    assert not lane.redeem(1, 9)
+    assert lane.redeem(1, 10)
+    assert not lane.redeem(1, 10)
+    assert lane.forget(14) == 0
+    assert lane.forget(16) == 1
+    assert (lane.promised, lane.empty) == (0, True)
+
+
+# The whole
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["join", "next", "give up", "leave", "refuse"]),
+            st.sampled_from("ab"),
+            st.sampled_from("xyz"),
+            st.integers(0, 50),
+        ),
+        max_size=120,
+    )
+)
+def test_the_counts_are_right_whatever_happens(steps):
+    shed, waits, sits, now = [], [], [], 0.0
+    options = AdmissionOptions({"a": TierOptions(), "b": TierOptions(weight=2)}, max_waiting=20)
+    queue = FairQueue(options, rng=Random(1), shed=lambda ticket, _: shed.append(ticket))
+    for number, (step, tier, tenant, size) in enumerate(steps):
+        now += size / 10
+        if step in {"join", "refuse"}:
+            call = make_call(id=str(number), tier=tier, tenant=tenant, deadline=now + 40)
+            ticket = queue.ticket(call, Usage(input=size, output=size), 1.0, now)
+            if step == "refuse":
+                assert queue.retry_after(ticket, now, 4) >= 1
+            elif queue.join(ticket, now, 4) is None:
+                waits.append(ticket)
+        elif step == "next":
+            if (ticket := queue.next(now, 4, 1.0)) is not None:
+                sits.append(ticket)
+        elif step == "give up" and (alive := [ticket for ticket in waits if ticket.waits]):
+            queue.give_up(alive[size % len(alive)])
+        elif step == "leave" and sits:
+            queue.leave(sits.pop(), now, None, answered=bool(size % 2))
+        alive = [ticket for ticket in waits if ticket.waits]
+        assert queue.waiting == len(alive) == sum(tier.waiting for tier in queue.tiers.values())
+        assert sum(tier.running for tier in queue.tiers.values()) == len(sits)
+        assert not set(shed) & set(sits)
+        lanes_agree(queue, alive)
+
+
+def lanes_agree(queue, alive):
+    for tier in queue.tiers.values():
+        for tenant, lane in tier.lanes.items():
+            own = [
+                ticket for ticket in alive if (ticket.call.tier, ticket.call.tenant) == (tier.name, tenant)
+            ]
+            assert lane.waiting == len(own)
+            assert lane.cost == pytest.approx(sum(ticket.cost for ticket in own))
