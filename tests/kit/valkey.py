@@ -36,6 +36,7 @@ class ValkeyServer:
 
     folder: Path
     arguments: tuple[str, ...] = ()
+    program: str | None = field(default_factory=binary)
     port: int = field(default_factory=free_port)
     popen: "subprocess.Popen[bytes] | None" = None
 
@@ -44,13 +45,24 @@ class ValkeyServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> "ValkeyServer":
-        program = binary()
-        assert program is not None
-        argv = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder]
+        assert self.program is not None
+        argv = [
+            self.program,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            self.folder,
+        ]
         with (self.folder / "valkey.log").open("ab") as log:
             self.popen = subprocess.Popen([*argv, *self.arguments], stdout=log, stderr=subprocess.STDOUT)
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
+            if self.popen.poll() is not None:
+                break
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=0.2).close()
             except OSError:
@@ -58,6 +70,7 @@ class ValkeyServer:
             else:
                 return self
         msg = (self.folder / "valkey.log").read_text()
+        self.kill()
         raise AssertionError(msg)
 
     def kill(self) -> None:

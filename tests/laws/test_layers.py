@@ -23,9 +23,12 @@ from policies.failover import Failover, Step
 from policies.fairqueue import AdmissionOptions
 from policies.health import Health, HealthOptions
 from policies.hedge import Hedge, HedgeOptions
+from policies.limits import Claim, HeldSlots, RateLimit
 from policies.member import Member
+from policies.memory import MemoryStore
 from policies.observe import ObserveAttempts, ObserveCalls
 from policies.permits import Permits
+from policies.ratelimit import Bucket, Dimension, Limit, Window
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
 from policies.seats import RouteSeats
@@ -68,6 +71,15 @@ class Bench:
         )
         self.held += [lambda: admission.queue.waiting, lambda: admission.queue.tiers[""].running]
         return admission
+
+    def rate_limit(self, inner: Service) -> Service:
+        store = MemoryStore(self.clock.now)
+        slots = HeldSlots(store, clock=self.clock)
+        running = Bucket("running", Limit(Dimension.CONCURRENCY, 100))
+        self.held += [lambda: len(slots), lambda: int(store.amount(running, self.clock.now()))]
+        tokens = Bucket("tokens", Limit(Dimension.TOKENS, 1000, Window.MINUTE))
+        claim = Claim([running, tokens], Usage(input=1, output=1))
+        return RateLimit(inner, resolve=lambda _: claim, store=store, slots=slots, meter=self.meter)
 
     def rescue(self, inner: Service) -> Service:
         return Rescue(inner, RescueOptions("error"), continuing=None, meter=self.meter)

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from gateway.stores.redis.connect import Client
+from gateway.stores.redis.connect import Client, close
 from gateway.stores.redis.seeds import Seeds
 from policies.facts import SettlementLost
 from policies.periods import bounds
@@ -118,7 +118,7 @@ class RedisStore:
     async def aclose(self) -> None:
         """Write what is left, and close the connections."""
         await self.flushed()
-        await self._client.aclose()
+        await close(self._client)
 
     async def _write_behind(self) -> None:
         while self._behind:

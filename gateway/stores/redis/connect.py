@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 Client = Redis | RedisCluster
@@ -35,6 +36,15 @@ def connect(url: str, *, timeout: float) -> Client:
         url, max_connections=_CONNECTIONS, timeout=timeout, retry=_once(), **options
     )
     return Redis.from_pool(pool)
+
+
+async def close(client: Client) -> None:
+    """Close its connections, those to the sentinels included."""
+    await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> "Redis":
