@@ -17,8 +17,8 @@ TIERS = {
 }
 
 
-def two_tenants(options, weights=None, seconds=600):
-    """A flooding tenant and a light one, both with more than their half of 16 seats: the service of each."""
+def flooded(options, weights=None, seconds=600):
+    """A flooding tenant and a light one, both asking for more than all of 16 seats."""
 
     async def run():
         place, visits = Place(16, options, weights or {}), []
@@ -27,7 +27,12 @@ def two_tenants(options, weights=None, seconds=600):
                 group.create_task(crowd(place, Random(rate), rate, seconds, tenants=[tenant], visits=visits))
         return visits
 
-    visits = [visit for visit in run_virtual(run()) if 60 <= visit.ended < seconds]
+    return [visit for visit in run_virtual(run()) if 60 <= visit.ended < seconds]
+
+
+def two_tenants(options, weights=None):
+    """The service that each got."""
+    visits = flooded(options, weights)
     return tuple(
         sum(visit.served for visit in visits if visit.call.tenant == tenant) for tenant in ("flood", "light")
     )
