@@ -71,15 +71,23 @@ class HeldSlots:
     """The slots of the calls under way, renewed so that a long answer keeps its own.
 
     Run ``keep`` as a task beside the layers. What isn't renewed, since its process died, comes free.
+    ``owner`` is a name that no other process has: calls' own ids may be chosen by clients, twice.
     """
 
-    def __init__(self, store: BucketStore, *, clock: Clock) -> None:
+    def __init__(self, store: BucketStore, *, owner: str, clock: Clock) -> None:
         self._store = store
+        self._owner = owner
         self._clock = clock
+        self._number = 0
         self._held: dict[str, list[Bucket]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def holder(self) -> str:
+        """A name for one call's slots."""
+        self._number += 1
+        return f"{self._owner}-{self._number}"
 
     def add(self, holder: str, slots: list[Bucket]) -> None:
         """``holder`` has taken these."""
@@ -132,12 +140,13 @@ class RateLimit:
             async with self._inner(call) as reply:
                 yield reply
             return
-        verdict = await self._store.take(call.id, claim.charges())
+        holder = self._slots.holder()
+        verdict = await self._store.take(holder, claim.charges())
         call.allowances = verdict.allowances()
         if not verdict.admitted:
             raise self._refusal(call, verdict)
-        reservation = _Reservation(claim, verdict.at)
-        self._slots.add(call.id, [bucket for bucket in claim.buckets if bucket.limit.window is None])
+        reservation = _Reservation(claim, holder, verdict.at)
+        self._slots.add(holder, [bucket for bucket in claim.buckets if bucket.limit.window is None])
         try:
             async with self._inner(call) as reply:
                 reservation.reply = reply
@@ -154,11 +163,11 @@ class RateLimit:
             self._settle(call, reservation)
 
     def _settle(self, call: Call, reservation: "_Reservation") -> None:
-        self._slots.remove(call.id)
+        self._slots.remove(reservation.holder)
         used, counts = reservation.used()
         corrections = reservation.claim.corrections(used, counts=counts)
         if corrections:
-            self._store.settle(call.id, corrections, reservation.at)
+            self._store.settle(reservation.holder, corrections, reservation.at)
         self._meter.emit(ReservationSettled(call, reservation.claim.estimate, used))
 
     def _refusal(self, call: Call, verdict: Verdict) -> GatewayError:
@@ -195,10 +204,11 @@ class RateLimit:
 class _Reservation:
     """What one call has taken, and what became of it."""
 
-    __slots__ = ("at", "characters", "claim", "failure", "reply")
+    __slots__ = ("at", "characters", "claim", "failure", "holder", "reply")
 
-    def __init__(self, claim: Claim, at: float) -> None:
+    def __init__(self, claim: Claim, holder: str, at: float) -> None:
         self.claim = claim
+        self.holder = holder
         self.at = at
         self.reply: Reply | None = None
         self.failure: GatewayError | None = None

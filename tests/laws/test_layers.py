@@ -74,7 +74,7 @@ class Bench:
 
     def rate_limit(self, inner: Service) -> Service:
         store = MemoryStore(self.clock.now)
-        slots = HeldSlots(store, clock=self.clock)
+        slots = HeldSlots(store, owner="w", clock=self.clock)
         running = Bucket("running", Limit(Dimension.CONCURRENCY, 100))
         self.held += [lambda: len(slots), lambda: int(store.amount(running, self.clock.now()))]
         tokens = Bucket("tokens", Limit(Dimension.TOKENS, 1000, Window.MINUTE))

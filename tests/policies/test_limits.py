@@ -39,7 +39,7 @@ class Bench:
         self.upstream = upstream or ScriptedUpstream([list(script)])
         self.meter = RecordingMeter()
         self.store = MemoryStore(LoopClock().now)
-        self.slots = HeldSlots(self.store, clock=LoopClock())
+        self.slots = HeldSlots(self.store, owner="w", clock=LoopClock())
         self.buckets = {name: Bucket(name, limit) for name, limit in (limits or LIMITS).items()}
         claim = Claim(list(self.buckets.values()), estimate, input_price=1, output_price=2)
         self.service = RateLimit(
@@ -208,7 +208,7 @@ def test_without_limits_a_call_passes_through():
             upstream,
             resolve=lambda _, claim=claim: claim,
             store=store,
-            slots=HeldSlots(store, clock=LoopClock()),
+            slots=HeldSlots(store, owner="w", clock=LoopClock()),
             meter=RecordingMeter(),
         )
         assert run_virtual(read_text(service, make_call())) == "ab"
@@ -226,7 +226,7 @@ def test_long_answers_keep_their_slots_and_those_of_the_dead_come_free():
                 await read_text(bench.service, make_call(id="other"))
         keeper.cancel()  # as if the process had died
         await asyncio.gather(keeper, return_exceptions=True)
-        bench.slots.remove("long")
+        bench.slots._held.clear()
         await asyncio.sleep(61)
         assert bench.store.amount(bench.buckets["slots"], LoopClock().now()) == 0
         assert await reading == "ab"
@@ -253,5 +253,16 @@ def test_two_hundred_clients_that_leave_at_random_never_hold_more_than_eight():
         await asyncio.gather(*(client(number) for number in range(200)))
         assert bench.upstream.most_active == 8
         assert bench.held() == (0,)
+
+    run_virtual(check())
+
+
+def test_a_client_that_sends_one_request_id_for_all_its_calls_gains_nothing():
+    bench = Bench("a", Wait(60), limits={"slots": Limit(Dimension.CONCURRENCY, 2)})
+
+    async def check():
+        calls = [read_text(bench.service, make_call(id="same")) for _ in range(10)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(outcome == "a" for outcome in outcomes) == 2
 
     run_virtual(check())
