@@ -177,13 +177,9 @@ class FairQueue:
         return True
 
     def _sweep(self, now: float) -> None:
-        """Drop the lanes in which nobody waits and to which nobody came back."""
+        """Once a second, drop what is over."""
         if now - self._swept < _SWEEP:
             return
         self._swept = now
         for tier in self._all:
-            tier.turn_pages(now)
-            for tenant, lane in list(tier.lanes.items()):
-                tier.forget(lane, now)
-                if lane.empty:
-                    del tier.lanes[tenant]
+            tier.sweep(now)

@@ -32,6 +32,11 @@ class VirtualTokenCounters:
         """The service that a tenant got."""
         return self._counters.get(tenant, 0.0)
 
+    @property
+    def waiting(self) -> Collection[str]:
+        """The tenants that wait."""
+        return self._active.keys()
+
     def enter(self, tenant: str) -> None:
         """The tenant's first call in waiting comes."""
         if tenant not in self._active:

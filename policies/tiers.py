@@ -14,6 +14,8 @@ from policies.fairshare import VirtualTokenCounters
 from policies.lane import Lane, Ticket
 
 _SMOOTHING = 0.05
+_MANY = 64
+"""With more lanes their sums of the last sweep stand for each of them."""
 _PAGE = 5.0
 """Seconds of the calendar of promises that are booked together."""
 _PAGES = 200
@@ -48,8 +50,8 @@ class Tier:
     """One tier's calls: those that sit, those that wait by tenant, and how fast the seats are left."""
 
     __slots__ = (
-        "_booked", "_codel", "_hold", "counters", "kept", "lanes", "mean", "name", "options",
-        "running", "seats", "waiting",
+        "_booked", "_codel", "_hold", "_weights", "_whole", "counters", "kept", "lanes", "mean", "name",
+        "options", "running", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, options: TierOptions, codel: CodelOptions) -> None:
@@ -62,6 +64,7 @@ class Tier:
         self._codel = codel
         self._hold = _FIRST_GUESS
         self._booked: dict[int, float] = {}  # by page
+        self._whole = self._weights = 0.0  # the lanes' work and weights at the last sweep
         self.mean = 0.0  # what a call costs
         self.seats = 0.0  # smoothed, taken
         self.kept = 1.0  # the share of those told to come back who do
@@ -89,7 +92,7 @@ class Tier:
 
     def next(self) -> Lane:
         """The lane whose turn it is: promises are kept before others are served."""
-        owed = [tenant for tenant, lane in self.lanes.items() if lane.owes]
+        owed = [tenant for tenant in self.counters.waiting if self.lanes[tenant].owes]
         return self.lanes[self.counters.next(owed)]
 
     def ended(self, cost: float, seconds: float) -> None:
@@ -114,11 +117,14 @@ class Tier:
         """Seconds until the work ahead of a lane's next call, itself included, is done by ``seats``."""
         own += lane.ahead(self.kept)
         # Tenants take turns: until this is done each other one is served as much, by weight, if it has it.
-        ahead = own + sum(
-            min(other.ahead(self.kept), own * other.weight / lane.weight)
-            for other in self.lanes.values()
-            if other is not lane
-        )
+        if len(self.lanes) > _MANY:
+            ahead = own + min(self._whole, own * self._weights / lane.weight)
+        else:
+            ahead = own + sum(
+                min(other.ahead(self.kept), own * other.weight / lane.weight)
+                for other in self.lanes.values()
+                if other is not lane
+            )
         return ahead / self.pace(seats)
 
     def pace(self, seats: float) -> float:
@@ -141,8 +147,14 @@ class Tier:
         self._booked[page] = self._booked.get(page, 0.0) + cost
         return due - now
 
-    def turn_pages(self, now: float) -> None:
-        """Forget what was booked for times that are past."""
+    def sweep(self, now: float) -> None:
+        """Drop the lanes in which nobody waits and to which nobody came back, and bookings of the past."""
+        for tenant, lane in list(self.lanes.items()):
+            self.forget(lane, now)
+            if lane.empty:
+                del self.lanes[tenant]
+        self._whole = sum(lane.ahead(self.kept) for lane in self.lanes.values())
+        self._weights = sum(lane.weight for lane in self.lanes.values())
         page = int(now / _PAGE)
         self._booked = {key: cost for key, cost in self._booked.items() if key >= page}
 

@@ -161,6 +161,21 @@ def test_a_promise_is_kept_once_not_before_its_time_and_not_for_ever():
     assert (lane.promised, lane.empty) == (0, True)
 
 
+@pytest.mark.parametrize("tenants", [20, 200])
+def test_a_light_tenant_waits_for_one_turn_of_the_others_and_no_more(tenants):
+    tier = Tier("t", TierOptions(), CodelOptions())
+    tier.guess(10)
+    for number in range(tenants):
+        lane = tier.lane(str(number), 0)
+        for call in range(9):
+            lane.push(Ticket(make_call(id=str(call), tenant=str(number)), 10, 1, 0), 0)
+    tier.sweep(0)
+    light = tier.wait(tier.lane("light", 0), 10, 1)
+    heavy = tier.wait(tier.lanes["0"], 10, 1)
+    assert light == pytest.approx((tenants + 1) * 5, rel=0.01)  # a call takes 5 s until one has ended
+    assert heavy == pytest.approx((tenants * 9 + 1) * 5, rel=0.01)
+
+
 # The whole
 
 
