@@ -2,6 +2,15 @@
 
 from gateway.stores.redis.buckets import RedisStore, StoreUnavailable
 from gateway.stores.redis.connect import connect
-from gateway.stores.redis.fallback import FallbackStore
+from gateway.stores.redis.fallback import FallbackOptions, FallbackStore
+from gateway.stores.redis.leases import LeasedStore, LeaseOptions
 
-__all__ = ["FallbackStore", "RedisStore", "StoreUnavailable", "connect"]
+__all__ = [
+    "FallbackOptions",
+    "FallbackStore",
+    "LeaseOptions",
+    "LeasedStore",
+    "RedisStore",
+    "StoreUnavailable",
+    "connect",
+]

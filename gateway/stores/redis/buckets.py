@@ -11,7 +11,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from gateway.stores.redis.connect import Client, close
 from gateway.stores.redis.seeds import Seeds
@@ -22,6 +22,7 @@ from policies.ratelimit import Bucket, Charge, Limit, Verdict
 
 _MOST_BEHIND = 10_000
 _AT_ONCE = 8
+_AWAY = (RedisError, RedisClusterException, OSError, TimeoutError)
 _NO_PERIOD = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -103,7 +104,7 @@ class RedisStore:
         try:
             async with self._clock.timeout_at(self._clock.now() + self._timeout):
                 await self._client.set("tidegate:probe", "1", px=1000)
-        except (RedisError, OSError, TimeoutError) as error:
+        except _AWAY as error:
             pool = getattr(self._client, "connection_pool", None)
             if pool is not None:
                 await pool.disconnect(inuse_connections=False)
@@ -136,7 +137,7 @@ class RedisStore:
         try:
             async with self._clock.timeout_at(self._clock.now() + self._timeout):
                 return await script([bucket.key for bucket in buckets], args)
-        except (RedisError, OSError, TimeoutError) as error:
+        except _AWAY as error:
             raise StoreUnavailable(_why(error)) from None
 
     def _arguments(self, holder: str, charges: Sequence[Charge]) -> list[Any]:

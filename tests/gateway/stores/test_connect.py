@@ -127,6 +127,12 @@ async def retried(probe):
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize("kind", ["redis://{}/0", "redis+cluster://{}", "redis+sentinel://{}/m"])
+async def test_nobody_there(kind):
+    with pytest.raises(StoreUnavailable):
+        await admitted(kind.format(f"127.0.0.1:{valkey.free_port()}"))
+
+
 def test_sentinels_master_must_be_named():
     with pytest.raises(ValueError, match="Name the master"):
         connect("redis+sentinel://127.0.0.1:26379", timeout=1)
