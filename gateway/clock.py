@@ -23,19 +23,6 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(when - self.now(), callback)
 
 
-class LoopClock:
-    """The running event loop's time. Under a loop in virtual time, everything is in virtual time."""
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)  # noqa: TID251 - this is where the clock is
-
-    def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout_at(when)
-
-
 def wall_time() -> float:
     """Seconds since the epoch, for what people and databases read. Never for measuring or waiting."""
     return time.time()  # noqa: TID251 - this is where the clock is

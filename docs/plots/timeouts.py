@@ -14,9 +14,11 @@ from matplotlib import pyplot as plt  # noqa: E402 - the backend comes first
 from policies.errors import StreamInterrupted  # noqa: E402
 from policies.service import Call, Event, Reply  # noqa: E402
 from policies.timers import SilenceTimers, TimerOptions  # noqa: E402
-from tests.kit.alarm_clock import AlarmLoopClock  # noqa: E402
 from tests.kit.upstream import RecordingMeter, make_call  # noqa: E402
-from tests.kit.virtual_time import run_virtual  # noqa: E402
+from tests.kit.virtual_time import (  # noqa: E402
+    LoopClock,
+    run_virtual,
+)
 
 PAUSES = [
     (2, True),
@@ -48,7 +50,7 @@ async def watch() -> tuple[list[tuple[float, bool]], float]:
     """Read until the stall: the events' times, and when it was noticed."""
     meter, loop = RecordingMeter(), asyncio.get_running_loop()
     options = TimerOptions(stall=30)
-    service = SilenceTimers(upstream, upstream="up", options=options, clock=AlarmLoopClock(), meter=meter)
+    service = SilenceTimers(upstream, upstream="up", options=options, clock=LoopClock(), meter=meter)
     seen = []
     try:
         async with service(make_call()) as reply:

@@ -6,7 +6,7 @@ The loop must not do network I/O: a wait on a socket would be skipped.
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -40,6 +40,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.elapsed
+
+
+class LoopClock:
+    """The running loop's time: under a ``VirtualTimeLoop`` everything that asks it is in virtual time."""
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def timeout_at(self, when: float | None) -> asyncio.Timeout:
+        return asyncio.timeout_at(when)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_at(when, callback)
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:

@@ -35,16 +35,15 @@ from policies.seats import RouteSeats
 from policies.service import Service, Usage
 from policies.throttle import AcceptRatio, ClientThrottle, ThrottleOptions
 from policies.timers import SilenceTimers, TimerOptions
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 @dataclass
 class Bench:
     """What layers are built with, and what tells how much they still hold."""
 
-    clock: AlarmLoopClock = field(default_factory=AlarmLoopClock)
+    clock: LoopClock = field(default_factory=LoopClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     rng: Random = field(default_factory=lambda: Random(7))
     held: list[Callable[[], int]] = field(default_factory=list)

@@ -11,9 +11,8 @@ from policies.errors import UpstreamBusy, UpstreamQuotaExhausted, UpstreamThrott
 from policies.facts import AttemptRefused, LimitChanged
 from policies.permits import Permits
 from policies.service import Headroom
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 BUSY = UpstreamBusy("busy", status=503)
 
@@ -296,7 +295,7 @@ def test_options_are_checked(options):
 
 
 def layered(upstream, patience=0, **options):
-    meter, clock = RecordingMeter(), AlarmLoopClock()
+    meter, clock = RecordingMeter(), LoopClock()
     permits = Permits(new_limit(**options), clock=clock)
     layer = AdaptiveConcurrency(
         upstream, upstream="up", permits=permits, patience=patience, clock=clock, meter=meter
@@ -359,7 +358,7 @@ def test_at_the_limit_a_call_is_refused_and_nothing_is_opened():
     async def main():
         tasks = [asyncio.create_task(read_text(layer, make_call())) for _ in range(2)]
         await asyncio.sleep(0)
-        clock = AlarmLoopClock()
+        clock = LoopClock()
         layer_full = not permits.available(clock.now())
         with pytest.raises(UpstreamThrottled) as refused:
             await read_text(layer, make_call())

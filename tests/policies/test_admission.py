@@ -11,9 +11,8 @@ from policies.facts import CallAdmitted, CallShed
 from policies.fairqueue import AdmissionOptions
 from policies.service import Usage
 from policies.tiers import TierOptions
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 class FixedSeats:
@@ -51,7 +50,7 @@ def scene(script=ANSWER, seats=1, **options):
         AdmissionOptions(**options),
         seats=held,
         estimate=lambda _: Usage(input=3, output=2),
-        clock=AlarmLoopClock(),
+        clock=LoopClock(),
         rng=Random(3),
         meter=meter,
     )

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.errors import (
@@ -19,7 +18,7 @@ from policies.health import Health, HealthOptions, HealthState
 from policies.member import Member
 from policies.service import Attempt
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 BROKEN = UpstreamUnavailable("reset")
 

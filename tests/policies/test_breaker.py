@@ -3,12 +3,11 @@ import random
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.breaker import Breaker
 from policies.errors import NoHealthyUpstream, StreamInterrupted, UpstreamBusy, UpstreamUnavailable
 from policies.health import Health, HealthOptions, HealthState
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 BROKEN = UpstreamUnavailable("reset")
 

@@ -17,9 +17,8 @@ from policies.errors import (
 )
 from policies.facts import Hedged, HedgeFinished
 from policies.hedge import FirstEvents, Hedge, HedgeOptions
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 DOWN = UpstreamUnavailable("down")
 AMPLE = BudgetOptions(ratio=1, per_second=100)
@@ -102,7 +101,7 @@ def hedging(*scripts, budget=AMPLE, worthwhile=lambda call: True, after=1.0, **o
         HedgeOptions(after=after, tiers=frozenset({"pro"}), **options),
         budget=RetryBudget(budget),
         worthwhile=worthwhile,
-        clock=AlarmLoopClock(),
+        clock=LoopClock(),
         meter=meter,
     )
     return service, inner, meter

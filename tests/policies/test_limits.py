@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.errors import (
     InvalidRequest,
     LimitTooSmall,
@@ -21,7 +20,7 @@ from policies.memory import MemoryStore
 from policies.ratelimit import Bucket, Dimension, Limit, Verdict, Window
 from policies.service import Usage
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 LIMITS = {
     "requests": Limit(Dimension.REQUESTS, 10, Window.MINUTE),

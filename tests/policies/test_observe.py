@@ -2,12 +2,11 @@ import asyncio
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.errors import UpstreamUnavailable
 from policies.facts import AttemptFinished, CallFinished
 from policies.observe import ObserveAttempts, ObserveCalls
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 def observed(upstream):

@@ -4,13 +4,12 @@ import random
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.errors import UpstreamKeyRejected, UpstreamUnavailable
 from policies.facts import ProbeFinished
 from policies.health import Health, HealthOptions, HealthState
 from policies.probe import ProbeOptions, Prober, ProbeSchedule
 from tests.kit.upstream import RecordingMeter
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 @pytest.mark.parametrize(

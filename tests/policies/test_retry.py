@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.clock import LoopClock
 from policies.budget import BudgetOptions, RetryBudget
 from policies.errors import (
     AttemptHeldBack,
@@ -28,7 +27,7 @@ from policies.facts import RetryRefused, RetryScheduled
 from policies.observe import ObserveAttempts
 from policies.retry import Backoff, Retry, RetryOptions
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 BUSY = UpstreamBusy("busy")
 DOWN = UpstreamUnavailable("down")

@@ -7,14 +7,13 @@ from policies.health import Health, HealthOptions
 from policies.permits import Permits
 from policies.seats import RouteSeats
 from policies.service import Headroom
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 def permits_of(count):
     options = AdaptiveOptions(initial=count, max_concurrency=count)
-    return Permits(ConcurrencyLimit(options, random=Random(1)), clock=AlarmLoopClock())
+    return Permits(ConcurrencyLimit(options, random=Random(1)), clock=LoopClock())
 
 
 def health_of(*failures):

@@ -3,10 +3,9 @@ import gc
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.errors import UpstreamUnavailable
 from policies.status import StatusHint, StatusOptions, StatusWatcher
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 OPTIONS = StatusOptions(interval=60, memory=300)
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from policies.errors import AttemptHeldBack, UpstreamBusy, UpstreamThrottled, UpstreamUnavailable
 from policies.facts import AttemptRefused
 from policies.throttle import AcceptRatio, ClientThrottle, ThrottleOptions
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 def new_ratio(**options):
@@ -57,7 +56,7 @@ def test_the_buckets_hold_what_was_sent_in_the_window(steps):
 
 def layered(upstream):
     meter, ratio = RecordingMeter(), new_ratio()
-    layer = ClientThrottle(upstream, upstream="up", ratio=ratio, clock=AlarmLoopClock(), meter=meter)
+    layer = ClientThrottle(upstream, upstream="up", ratio=ratio, clock=LoopClock(), meter=meter)
     return layer, ratio, meter
 
 

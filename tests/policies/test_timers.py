@@ -8,15 +8,14 @@ from policies.errors import DeadlineExceeded, StreamInterrupted, UpstreamTimeout
 from policies.facts import TimerExpired
 from policies.service import Event, Reply
 from policies.timers import SilenceTimers, TimerOptions
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 def timed(upstream, **limits):
     meter = RecordingMeter()
     options = TimerOptions(**{"first_token": 10, "stall": 5, "unary": 60, **limits})
-    return SilenceTimers(upstream, upstream="up", options=options, clock=AlarmLoopClock(), meter=meter), meter
+    return SilenceTimers(upstream, upstream="up", options=options, clock=LoopClock(), meter=meter), meter
 
 
 class Deltas:
@@ -212,7 +211,7 @@ def test_limits_are_positive(limits):
 
 
 def limited(upstream, total=20):
-    return Deadline(upstream, options=DeadlineOptions(total), clock=AlarmLoopClock())
+    return Deadline(upstream, options=DeadlineOptions(total), clock=LoopClock())
 
 
 @pytest.mark.parametrize("part", [[Wait(30), "a"], ["a", Wait(30), "b"]])

@@ -18,8 +18,8 @@ from policies.fairqueue import AdmissionOptions
 from policies.permits import Permits
 from policies.seats import RouteSeats
 from policies.service import Call, Event, Operation, Reply, Usage
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter
+from tests.kit.virtual_time import LoopClock
 
 FIRST_TOKEN = 0.5
 MEAN_OUTPUT = 210
@@ -48,7 +48,7 @@ class Place:
     options: AdmissionOptions | None = None
     weights: dict[str, float] = field(default_factory=dict)
     rng: Random = field(default_factory=lambda: Random(5))
-    clock: AlarmLoopClock = field(default_factory=AlarmLoopClock)
+    clock: LoopClock = field(default_factory=LoopClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     active: int = 0
     most: int = 0

@@ -18,9 +18,8 @@ from policies.adaptive import AdaptiveConcurrency
 from policies.errors import UpstreamBusy, UpstreamThrottled
 from policies.permits import Permits
 from policies.service import Event, Reply, Usage
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.upstream import RecordingMeter, make_call
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 MEAN_DURATION = 8.0
 REFUSAL_TAKES = 0.1
@@ -152,7 +151,7 @@ def overload(upstream, limits, *, rate, seconds=900, watch=None):
     meter = RecordingMeter()
 
     async def main():
-        clock = AlarmLoopClock()
+        clock = LoopClock()
         gateways = [
             AdaptiveConcurrency(
                 upstream,

@@ -16,13 +16,12 @@ from policies.member import Member
 from policies.observe import ObserveAttempts
 from policies.retry import Retry, RetryOptions
 from policies.service import Event, Reply
-from tests.kit.alarm_clock import AlarmLoopClock
 from tests.kit.chunked import ChunkedUpstream
 from tests.kit.upstream import RecordingMeter, make_call
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 UNLIMITED = BudgetOptions(ratio=1, per_second=1e9)
-CLOCK = AlarmLoopClock()
+CLOCK = LoopClock()
 
 
 class NoJitter(random.Random):

@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from gateway.clock import LoopClock
 from policies.balance import BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.errors import GatewayError, StreamInterrupted, UpstreamTimeout, UpstreamUnavailable
@@ -16,7 +15,7 @@ from policies.facts import HealthChanged, ProbeFinished, UpstreamEjected
 from policies.health import Health, HealthOptions, HealthState
 from policies.member import Member
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 from tests.simulation.upstream_pool import Pool, SlottedUpstream, now
 
 RESET = UpstreamUnavailable("reset")

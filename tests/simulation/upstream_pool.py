@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.clock import LoopClock
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.errors import GatewayError, NoHealthyUpstream, UpstreamError, UpstreamTimeout
@@ -16,6 +15,7 @@ from policies.member import Member
 from policies.probe import ProbeOptions, Prober, ProbeSchedule
 from policies.service import Attempt, Call, Event, Reply
 from tests.kit.upstream import RecordingMeter, make_call
+from tests.kit.virtual_time import LoopClock
 
 
 def now() -> float:

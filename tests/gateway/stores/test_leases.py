@@ -5,11 +5,10 @@ from random import Random
 
 import pytest
 
-from gateway.clock import LoopClock
 from gateway.stores.redis.leases import LeasedStore, LeaseOptions
 from policies.memory import MemoryStore
 from policies.ratelimit import Bucket, Charge, Dimension, Limit, Window
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 class Shared(MemoryStore):
