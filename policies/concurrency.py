@@ -217,7 +217,10 @@ class ConcurrencyLimit:
     def _grow(self, now: float) -> None:
         level, served, options = self._level, self._served, self._options
         if served is None:
-            self._move(level + 1, "slow start")
+            # A stream that has begun keeps its permit, so that 2 for each first token doubles what begins
+            # in the time of one, as in TCP. Small limits, and one that was met before, get small steps.
+            unmet = self._decreased_at == -inf and level >= 2 * options.initial
+            self._move(level + (2 if unmet else 1), "slow start")
             return
         period = max(options.growth_period, _HOLD_OFFS_PER_PERIOD * self._held_for)
         target = served * (1 + (1 - options.decrease) * ((now - self._decreased_at) / period - 1) ** 3)

@@ -18,13 +18,15 @@ class CongestionOptions:
 
     It shows congestion when its median exceeds ``tolerance`` times the least median of the last
     ``memory`` seconds. A low tolerance takes noise for a queue: at 1.5 two thirds of the windows of an
-    idle upstream would.
+    idle upstream would. A median below ``floor`` seconds shows none: where a few milliseconds have
+    become a few more, nobody waits.
     """
 
     tolerance: float = 3.0
     window: float = 2.0
     samples: int = 10
     memory: float = 300.0
+    floor: float = 0.5
 
     def __post_init__(self) -> None:
         if self.tolerance <= 1:
@@ -33,6 +35,8 @@ class CongestionOptions:
             raise ValueError("congestion.window must be above 0 s and congestion.samples at least 1")
         if self.memory < self.window:
             raise ValueError("congestion.memory must be no shorter than congestion.window")
+        if self.floor < 0:
+            raise ValueError("congestion.floor must be 0 s or more")
 
 
 class FirstTokenDelay:
@@ -63,4 +67,4 @@ class FirstTokenDelay:
             least.pop()
         least.append((now, middle))
         self.baseline = least[0][1]
-        return middle > options.tolerance * self.baseline
+        return middle > max(options.floor, options.tolerance * self.baseline)
