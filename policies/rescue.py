@@ -108,7 +108,11 @@ class _Stream:
             failure: UpstreamError | Diverged | None = None
             try:
                 async for event in self._source:
-                    for rest in (event,) if self._splice is None else self._join(self._splice, event):
+                    if self._splice is None:
+                        self._transcript.add(event)
+                        yield event
+                        continue
+                    for rest in self._join(self._splice, event):
                         self._transcript.add(rest)
                         yield rest
             except (UpstreamError, Diverged) as error:

@@ -169,31 +169,32 @@ class _Timed:
 class _WatchedEvents:
     """Events of a reply, each content event of which must come within ``limit`` after the last one."""
 
-    __slots__ = ("_at_hand", "_call", "_clock", "_events", "_left", "_limit", "_timers", "_watch")
+    __slots__ = ("_at_hand", "_call", "_events", "_left", "_limit", "_next", "_now", "_timers", "_watch")
 
     def __init__(self, timers: SilenceTimers, call: Call, reply: Reply, watch: _Watch) -> None:
         self._timers = timers
         self._call = call
         self._events = reply.events
+        self._next = reply.events.__anext__
         self._at_hand = reply.at_hand
         self._watch = watch
         self._limit = self._left = timers.stall or 0.0
-        self._clock = timers.clock
+        self._now = timers.clock.now
 
     def __aiter__(self) -> "_WatchedEvents":
         return self
 
     async def __anext__(self) -> Event:
         if self._at_hand():  # nothing is waited for
-            event = await self._events.__anext__()
+            event = await self._next()
             if event.content:
                 self._left = self._limit
             return event
-        started = self._clock.now()
+        started = self._now()
         watch = self._watch
         watch.begin(started + self._left)
         try:
-            event = await self._events.__anext__()
+            event = await self._next()
         except BaseException as error:
             if watch.end() and isinstance(error, asyncio.CancelledError):
                 raise self._timers.expired(self._call, "stall", self._limit) from None
@@ -202,7 +203,7 @@ class _WatchedEvents:
         if event.content:
             self._left = self._limit
         else:
-            self._left -= self._clock.now() - started
+            self._left -= self._now() - started
         return event
 
     async def aclose(self) -> None:

@@ -63,9 +63,11 @@ class OpenAIUpstream:
             "POST",
             self._url(call),
             headers=self._stream_headers if call.stream else self._body_headers,
-            content=orjson.dumps(self._account.body(call, self._model)),
+            # Given as a stream, it isn't looked through for headers that the transport sets anyway.
+            stream=httpx.ByteStream(orjson.dumps(self._account.body(call, self._model))),
             extensions=self._extensions,
         )
+        request.read()
         request.headers["x-request-id"] = call.id
         return request
 
