@@ -62,5 +62,6 @@ class DeepseekV3(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden [.., hidden_size] -> float32 [.., vocab_size]."""
-        logits: Tensor = self.lm_head(hidden).float()
-        return logits
+        # As rows: torch multiplies a slice of a batch with a fresh copy of the whole matrix.
+        rows: Tensor = self.lm_head(hidden.reshape(-1, hidden.shape[-1])).float()
+        return rows.view(*hidden.shape[:-1], rows.shape[-1])
