@@ -46,8 +46,10 @@ class Keyring:
             self._by_digest = self._stored | self._declared
             self._revision = revision
 
-    def identify(self, secret: str | None, wall_time: float, role: Role = Role.CLIENT) -> Key:
-        """The key of this secret. Raises ``AuthenticationFailed`` or ``PermissionDenied``.
+    def identify(self, secret: str | None, wall_time: float, needed: Role = Role.CLIENT) -> Key:
+        """The key of this secret, if its role covers ``needed``.
+
+        Raises ``AuthenticationFailed`` or ``PermissionDenied``.
 
         The comparison takes the same time for any wrong secret: what is looked up is its digest.
         """
@@ -61,12 +63,22 @@ class Keyring:
             raise AuthenticationFailed("The API key is unknown. Check it, or ask your operator for another.")
         if key.expires is not None and key.expires <= wall_time:
             raise AuthenticationFailed("The API key has expired. Ask your operator for another.")
-        if key.role is not role:
-            where = "the admin API" if role is Role.OWNER else "/v1"
-            raise PermissionDenied(f"This key doesn't open {where}.")
+        require(key, needed)
         return key
 
     @staticmethod
     def allows(key: Key, model: str) -> bool:
         """Whether the key may use a model of this name."""
         return key.models is None or any(fnmatchcase(model, pattern) for pattern in key.models)
+
+
+def require(key: Key, needed: Role) -> None:
+    """Raise ``PermissionDenied``, which names the role, where the key's doesn't cover ``needed``."""
+    if key.role.covers(needed):
+        return
+    if needed is Role.CLIENT:
+        raise PermissionDenied("This is a key of the admin API. /v1 is opened by a client's key.")
+    where = " of the admin API" if key.role is Role.CLIENT else ""
+    raise PermissionDenied(
+        f"This needs a key{where} with the role {needed}; this one has the role {key.role}."
+    )

@@ -38,6 +38,7 @@ class FrontDoor:
         serving = self._serving
         arrived = serving.clock.now()
         identity = request_id(scope, serving.rng)
+        scope.setdefault("state", {})["request_id"] = identity
         status = 500
 
         async def send_with_id(message: Message) -> None:

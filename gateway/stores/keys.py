@@ -42,10 +42,22 @@ revisions = sa.Table(
 
 
 class Role(StrEnum):
-    """What a key opens: a client's opens /v1, an owner's opens /admin."""
+    """What a key opens: a client's opens /v1, the others open /admin, each more than the one before it.
+
+    Viewers read; operators change what clients get; owners change who may administer.
+    """
 
     CLIENT = "client"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
     OWNER = "owner"
+
+    def covers(self, needed: "Role") -> bool:
+        """Whether a key of this role opens what needs ``needed``."""
+        if Role.CLIENT in {self, needed}:
+            return self is needed
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,26 @@ def test_an_owners_key_opens_only_the_admin_api_and_a_clients_only_v1(ring):
         ring.identify("ci-secret", NOW, Role.OWNER)
 
 
+@pytest.mark.parametrize(
+    ("role", "opens"),
+    [
+        (Role.CLIENT, {Role.CLIENT}),
+        (Role.VIEWER, {Role.VIEWER}),
+        (Role.OPERATOR, {Role.VIEWER, Role.OPERATOR}),
+        (Role.OWNER, {Role.VIEWER, Role.OPERATOR, Role.OWNER}),
+    ],
+)
+def test_a_role_opens_what_lesser_ones_do_and_only_a_clients_opens_v1(role, opens):
+    assert {needed for needed in Role if role.covers(needed)} == opens
+
+
+async def test_a_refusal_names_the_role_that_is_needed(ring, store):
+    _, secret = await store.create(name="reader", tenant="", role=Role.VIEWER)
+    await ring.refresh()
+    with pytest.raises(PermissionDenied, match="role operator; this one has the role viewer"):
+        ring.identify(secret, NOW, Role.OPERATOR)
+
+
 def test_models_are_names_and_globs(ring):
     key = ring.identify("ci-secret", NOW)
     assert [ring.allows(key, model) for model in ["gpt-5", "chat", "chat2", "other"]] == [

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from gateway.api.admin.access import Operator
 from gateway.api.problems import problem
 from gateway.serving import Serving
 from gateway.stores.keys import Key, Role
@@ -51,7 +52,7 @@ def router(serving: Serving) -> APIRouter:
     store = serving.stores.keys
 
     @routes.post("", status_code=201, summary="Make a key")
-    async def create(new: NewKey) -> CreatedKey:
+    async def create(new: NewKey, _: Operator) -> CreatedKey:
         key, secret = await store.create(
             name=new.name,
             tenant=new.tenant,
@@ -74,7 +75,7 @@ def router(serving: Serving) -> APIRouter:
         return JSONResponse(_view(key).model_dump(mode="json"))
 
     @routes.delete("/{key_id}", status_code=204, summary="Delete a key", responses={404: {}})
-    async def delete(key_id: str) -> Response:
+    async def delete(key_id: str, _: Operator) -> Response:
         if not await store.delete(key_id):
             return _no_key(key_id)
         await serving.keyring.refresh()

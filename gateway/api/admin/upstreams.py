@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
+from gateway.api.admin.access import Operator
 from gateway.api.problems import problem
 from gateway.serving import Serving
 from gateway.stores.orders import Action
@@ -43,15 +44,15 @@ def router(serving: Serving) -> APIRouter:
         return [UpstreamView(**_shown(asdict(report))) for report in serving.upstreams.reports()]
 
     @routes.post("/{name:path}/drain", summary="Send it no new calls", responses={404: {}})
-    async def drain(name: Name) -> Response:
+    async def drain(name: Name, _: Operator) -> Response:
         return await _order(name, Action.DRAIN)
 
     @routes.post("/{name:path}/resume", summary="Take it back into rotation", responses={404: {}})
-    async def resume(name: Name) -> Response:
+    async def resume(name: Name, _: Operator) -> Response:
         return await _order(name, Action.RESUME)
 
     @routes.post("/{name:path}/probe", summary="Ask it now whether it answers", responses={404: {}})
-    async def probe(name: Name) -> Response:
+    async def probe(name: Name, _: Operator) -> Response:
         return await _order(name, Action.PROBE)
 
     async def _order(name: str, action: Action) -> Response:
