@@ -25,7 +25,7 @@ from policies.budget import RetryBudget
 from policies.errors import GatewayError
 from policies.facts import Hedged, HedgeFinished
 from policies.ports import AlarmClock, Meter
-from policies.service import Call, Reply, Service
+from policies.service import LOST, PENDING, Call, Reply, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,13 @@ class _Race:
     ends it, by moving its deadline to the past.
     """
 
-    __slots__ = ("_alarm", "_call", "_delay", "_hedge", "_layer", "_scope", "_settled")
+    __slots__ = ("_alarm", "_before", "_call", "_delay", "_hedge", "_layer", "_scope", "_settled")
 
     def __init__(self, layer: Hedge, call: Call, delay: float) -> None:
         self._layer = layer
         self._call = call
         self._delay = delay
+        self._before = len(call.attempts)
         self._scope = asyncio.timeout(None)
         self._settled = False
         self._hedge: Branch | None = None
@@ -159,8 +160,20 @@ class _Race:
             self._hedge = Branch(layer.inner(call), self._interrupt)
 
     def _interrupt(self) -> None:
-        if not self._settled:
+        if not self._settled and self._hedge is not None:
+            self._decide(self._hedge.opened.result())
             self._scope.reschedule(-math.inf)
+
+    def _decide(self, winner: Reply) -> None:
+        """Enter the race's end in the call's history, before the losers see that they are cancelled."""
+        for attempt in self._call.attempts[self._before :]:
+            if attempt.outcome in {PENDING, LOST}:
+                won = (
+                    attempt.first_event is not None
+                    and attempt.upstream == winner.upstream
+                    and attempt.model == winner.model
+                )
+                attempt.outcome = PENDING if won else LOST
 
     async def winner(self, stack: AsyncExitStack) -> Reply:
         """The reply whose first event came first; the other attempt is cancelled."""
@@ -181,6 +194,7 @@ class _Race:
                 raise failure
             return reply
         if failure is None and not self._scope.expired():
+            self._decide(reply)
             hedge.cancel()
             self._tell(hedge, "lost")
             return reply

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from policies.facts import AttemptFinished, CallFinished, CallStarted
 from policies.ports import Clock, Meter
-from policies.service import CANCELLED, OK, Attempt, Call, Reply, Service
+from policies.service import CANCELLED, LOST, OK, Attempt, Call, Reply, Service
 
 
 def outcome_of(reply: Reply | None, error: BaseException | None) -> str:
@@ -82,6 +82,8 @@ class ObserveAttempts:
             error = exc
             raise
         finally:
-            attempt.outcome = outcome_of(reply, error)
+            outcome = outcome_of(reply, error)
+            if outcome != CANCELLED or attempt.outcome != LOST:
+                attempt.outcome = outcome
             attempt.duration = self._clock.now() - started
             self._meter.emit(AttemptFinished(call, attempt))

@@ -42,14 +42,16 @@ class Usage:
 PENDING = "pending"
 OK = "ok"
 CANCELLED = "cancelled"
+LOST = "lost"
 
 
 @dataclass(slots=True)
 class Attempt:
     """One upstream tried for a call, entered into the call's history as it begins.
 
-    ``outcome`` is "pending", "ok", "cancelled" or the name of the error's class; times are in
-    seconds, and ``first_event`` is None as long as none came.
+    ``upstream`` is the account's name. ``outcome`` is "pending", "ok", "cancelled" (the client went
+    away), "lost" (cancelled by us, since another attempt of the call answered first) or the name of the
+    error's class; times are in seconds, and ``first_event`` is None as long as none came.
     """
 
     upstream: str
@@ -61,7 +63,7 @@ class Attempt:
     @property
     def failed(self) -> bool:
         """Whether it ended in an error."""
-        return self.outcome not in {PENDING, OK, CANCELLED}
+        return self.outcome not in {PENDING, OK, CANCELLED, LOST}
 
 
 @dataclass(slots=True, eq=False)

@@ -18,7 +18,7 @@ def accounts_of(
     found: dict[str, list[Account]] = {}
     for name, provider in providers.items():
         if isinstance(provider, LocalProvider):
-            found[name] = [Account(name, local_urls[name], (_USER_AGENT,))]
+            found[name] = [Account(name, local_urls[name], (_USER_AGENT,), bills_cancelled=False)]
         else:
             found[name] = _remote(name, provider)
     return found
@@ -36,6 +36,11 @@ def _remote(name: str, provider: Provider) -> list[Account]:
             stream_usage=provider.facts.stream_usage,
             rename=provider.facts.rename,
             prefill=provider.facts.prefill,
+            bills_cancelled=(
+                provider.facts.bills_cancelled
+                if provider.bills_cancelled is None
+                else provider.bills_cancelled
+            ),
         )
         for number, secret in enumerate(secrets, start=1)
     ]

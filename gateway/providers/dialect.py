@@ -16,7 +16,8 @@ class Account:
 
     ``rename`` maps a parameter of OpenAI's to the name that this provider knows it under;
     ``stream_usage`` tells whether it knows ``stream_options.include_usage``; ``prefill`` tells how it
-    continues an answer whose beginning is the last message, None where it can't.
+    continues an answer whose beginning is the last message, None where it can't; ``bills_cancelled``
+    tells whether a stream that was cancelled before its first token costs something nevertheless.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Account:
     stream_usage: bool = True
     rename: Mapping[str, str] = field(default_factory=dict)
     prefill: Prefill | None = None
+    bills_cancelled: bool = True
 
     def url(self, call: Call) -> str:
         """Where to send a call."""

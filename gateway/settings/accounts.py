@@ -65,6 +65,7 @@ class Provider(Section):
 
     `weight` is its share among equals, relative to theirs; a lower `priority` goes first where a route
     balances by it. `max_concurrency` is never exceeded. Accounts that name the same `quota` share it.
+    `bills_cancelled` None leaves it to the preset.
     """
 
     preset: str
@@ -75,6 +76,7 @@ class Provider(Section):
     priority: Whole = Field(default=0, ge=0)
     max_concurrency: Whole | None = Field(default=None, ge=1)
     quota: Text | None = None
+    bills_cancelled: bool | None = None
     schedule: Schedule | None = None
     probe: Probe = Probe()
     status_page: Annotated[str, AfterValidator(_base_url)] | None = None

@@ -66,6 +66,7 @@ class Preset(Section):
     stream_usage: bool
     prefill: Prefill | None = None
     keep_alive: KeepAlive = KeepAlive()
+    bills_cancelled: bool = True
     rename: Mapping[str, str] = Field(default_factory=dict)
     prices: Prices | None = None
 

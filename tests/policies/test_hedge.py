@@ -1,6 +1,6 @@
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from policies.errors import (
 )
 from policies.facts import Hedged, HedgeFinished
 from policies.hedge import FirstEvents, Hedge, HedgeOptions
+from policies.observe import ObserveAttempts
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call
 from tests.kit.virtual_time import LoopClock, run_virtual
 
@@ -172,6 +173,38 @@ def test_a_tie_has_one_winner(first):
     assert (text, reply.upstream) in [("a", "a"), ("x", "b")]
     assert inner.active == [0, 0]
     assert len(told(meter)) == 1
+
+
+def outcomes(*scripts, leave_after=None):
+    """What the call's history says of an attempt at each upstream, in the order of their openings."""
+    service, inner, meter = hedging(*scripts)
+    inner.upstreams = [
+        ObserveAttempts(upstream, upstream=upstream.name, model="m", clock=LoopClock(), meter=meter)
+        for upstream in inner.upstreams
+    ]
+    call = pro()
+
+    async def run():
+        async with asyncio.timeout(leave_after):
+            await read(service, call)
+
+    with suppress(TimeoutError):
+        run_virtual(run())
+    return [attempt.outcome for attempt in call.attempts]
+
+
+def test_the_history_tells_the_loser_from_a_client_that_left():
+    slow, fast = [Wait(60), "a"], [Wait(0.5), "x", Wait(9), "y"]
+    assert outcomes(slow, fast) == ["lost", "ok"]
+    assert outcomes([Wait(1.2), "a", Wait(9), "b"], slow) == ["ok", "lost"]
+    assert outcomes(slow, fast, leave_after=1.2) == ["cancelled", "cancelled"]
+    assert outcomes(slow, fast, leave_after=3) == ["lost", "cancelled"]
+    assert outcomes([Wait(1.2), DOWN], fast) == ["UpstreamUnavailable", "ok"]
+
+
+@pytest.mark.parametrize("first", [1.4999, 1.5, 1.5001])
+def test_a_tie_has_one_loser(first):
+    assert sorted(outcomes([Wait(first), "a"], [Wait(0.5), "x"])) == ["lost", "ok"]
 
 
 def test_a_hedge_that_fails_does_not_disturb():

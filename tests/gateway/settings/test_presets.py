@@ -5,6 +5,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from gateway.providers.accounts import accounts_of
 from gateway.settings import Preset, Provider, presets
 
 ROOT = Path(__file__).parents[3]
@@ -71,6 +72,19 @@ def test_facts_that_matter():
     assert presets()["mistral"].rename == {"max_completion_tokens": "max_tokens"}
     assert presets()["mistral"].stream_usage is False
     assert presets()["vllm"].prefill.body == {"continue_final_message": True, "add_generation_prompt": False}
+
+
+def test_a_cancelled_stream_is_billed_unless_somebody_says_otherwise():
+    assert not presets()["deepseek"].bills_cancelled
+    assert presets()["nvidia"].bills_cancelled
+    providers = {
+        "a": Provider(preset="openai", api_key="k"),
+        "b": Provider(preset="openai", api_key="k", bills_cancelled=True),
+        "c": Provider(preset="groq", api_key="k"),
+        "d": Provider(preset="groq", api_key="k", bills_cancelled=False),
+    }
+    accounts = accounts_of(providers, {})
+    assert [accounts[name][0].bills_cancelled for name in "abcd"] == [False, True, True, False]
 
 
 def test_an_unknown_member_is_refused():
