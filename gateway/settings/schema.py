@@ -10,12 +10,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from gateway.settings.accounts import LOCAL, Account, LocalProvider, ProviderName
 from gateway.settings.base import Secret, Section, Text, Whole
-from gateway.settings.problems import Fault, faulty, nearest
+from gateway.settings.limits import Limits
+from gateway.settings.problems import Fault, KeyPath, faulty, nearest
 from gateway.settings.routes import Model, Target
+from gateway.settings.store import MEMORY, StoreUrl
+from gateway.settings.tiers import DEFAULT_TIER, Tenant, Tier
 from gateway.settings.units import Duration, Size
 
 LOCAL_MODEL = "smollm2-135m-moe"
@@ -75,13 +78,17 @@ class Admin(Section):
 
 
 class DeclaredKey(Section):
-    """A client's key that lives in the file; `models` None allows all, else names or globs."""
+    """A client's key that lives in the file; `models` None allows all, else names or globs.
+
+    Its `limits` are its own, beside those of its tenant and its tier.
+    """
 
     name: Text
     key: Annotated[Secret, AfterValidator(_key)]
     tenant: Text
-    tier: Text = "default"
+    tier: Text = DEFAULT_TIER
     models: tuple[Text, ...] | None = None
+    limits: Limits = Limits()
 
     @property
     def sha256(self) -> str:
@@ -111,9 +118,12 @@ class Settings(Section):
     """A whole configuration. Without providers and models it serves the bundled model."""
 
     server: Server = Server()
+    store: StoreUrl = SecretStr(MEMORY)
     database: Annotated[str, AfterValidator(_database)] = "sqlite:///tidegate.db"
     admin: Admin = Admin()
     providers: Mapping[ProviderName, Account] = Field(default_factory=_bundled_providers)
+    tiers: Mapping[Text, Tier] = Field(default_factory=dict)
+    tenants: Mapping[Text, Tenant] = Field(default_factory=dict)
     models: Mapping[Text, Model] = Field(default_factory=_bundled_models)
     keys: tuple[DeclaredKey, ...] = ()
     observability: Observability = Observability()
@@ -135,25 +145,62 @@ class Settings(Section):
             for among, target in enumerate(step)
             if target.provider not in providers
         ]
+        faults += [
+            fault
+            for name, model in models.items()
+            if model.hedge is not None
+            for place, tier in enumerate(model.hedge.tiers)
+            for fault in _undeclared(tier, info, (name, "hedge", "tiers", place))
+        ]
         if faults:
             raise faulty(faults)
         return models
 
+    @field_validator("tenants")
+    @classmethod
+    def _tiered(cls, tenants: Mapping[str, Tenant], info: ValidationInfo) -> Mapping[str, Tenant]:
+        faults = [
+            fault
+            for name, tenant in tenants.items()
+            if tenant.tier is not None
+            for fault in _undeclared(tenant.tier, info, (name, "tier"))
+        ]
+        if faults:
+            raise faulty(faults)
+        return tenants
+
     @field_validator("keys")
     @classmethod
-    def _distinct(cls, keys: tuple[DeclaredKey, ...]) -> tuple[DeclaredKey, ...]:
-        faults = []
+    def _distinct(cls, keys: tuple[DeclaredKey, ...], info: ValidationInfo) -> tuple[DeclaredKey, ...]:
+        faults: list[Fault] = []
         for at, key in enumerate(keys):
+            faults += _undeclared(key.tier, info, (at, "tier"))
             if any(key.name == earlier.name for earlier in keys[:at]):
                 faults.append(Fault(f"another key is named '{key.name}' already", at=(at, "name")))
             if any(key.sha256 == earlier.sha256 for earlier in keys[:at]):
                 faults.append(Fault("the same key is declared above", at=(at, "key")))
         if faults:
             raise faulty(faults)
-        return keys
+        tenants: Mapping[str, Tenant] = info.data.get("tenants", {})
+        return tuple(_with_tier(key, tenants.get(key.tenant)) for key in keys)
 
     @model_validator(mode="after")
     def _serving(self) -> Settings:
         if "models" not in self.model_fields_set and not isinstance(self.providers.get(LOCAL), LocalProvider):
             raise faulty([Fault("missing; say which models clients may ask for", at=("models",))])
         return self
+
+
+def _undeclared(tier: str, info: ValidationInfo, at: KeyPath) -> list[Fault]:
+    """The fault of naming a tier that isn't declared. A file without tiers leaves them to the admin API."""
+    tiers: Mapping[str, Tier] = info.data.get("tiers", {})
+    if not tiers or tier in tiers or tier == DEFAULT_TIER:
+        return []
+    return [Fault(f"tier '{tier}' is not declared under tiers", nearest(tier, tiers), at)]
+
+
+def _with_tier(key: DeclaredKey, tenant: Tenant | None) -> DeclaredKey:
+    """The key with its tenant's tier where it names none."""
+    if tenant is None or tenant.tier is None or "tier" in key.model_fields_set:
+        return key
+    return key.model_copy(update={"tier": tenant.tier})

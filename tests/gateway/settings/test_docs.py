@@ -7,6 +7,7 @@ from gateway.settings import Settings, load
 from gateway.settings.accounts import LocalProvider, Provider
 from gateway.settings.routes import Model, Retries, Timeouts
 from gateway.settings.schema import Admin, DeclaredKey, Observability, Server
+from gateway.settings.tiers import Queue, Tenant, Tier
 from gateway.settings.upkeep import Probe, Window
 
 PAGE = (Path(__file__).parents[3] / "docs/configuration.md").read_text(encoding="utf-8")
@@ -21,12 +22,14 @@ SECTIONS = [
     (Probe, {}),
     (LocalProvider, {"preset": "local"}),
     (Model, {"route": ["a/b"]}),
+    (Tier, {}),
+    (Tenant, {}),
     (DeclaredKey, {"name": "n", "key": "k", "tenant": "t"}),
     (Observability, {}),
 ]
 
 
-GROUPS = {"timeouts": Timeouts, "retries": Retries}
+GROUPS = {Model: {"timeouts": Timeouts, "retries": Retries}, Tier: {"queue": Queue}}
 
 
 def rows(table):
@@ -51,9 +54,9 @@ def test_every_key_is_there_with_its_default(at, section, least):
     keys = {field.alias or name for name, field in section.model_fields.items()}
     if section is LocalProvider:
         keys -= {"preset"}
-    if section is Model:
-        keys -= set(GROUPS)
-        keys |= {f"{name}.{key}" for name, group in GROUPS.items() for key in group.model_fields}
+    groups = GROUPS.get(section, {})
+    keys -= set(groups)
+    keys |= {f"{name}.{key}" for name, group in groups.items() for key in group.model_fields}
     assert set(told) == keys
     usual = section.model_validate(least)
     for key, default in told.items():
