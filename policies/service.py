@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from policies.cache.directives import UNSAID, Directives
+
 
 class Operation(StrEnum):
     """What the client asks for; the value is the path below the API's base URL."""
@@ -31,12 +33,49 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the upstream counted them. ``cached_input`` and ``reasoning`` are parts, not additions."""
+    """Tokens as the upstream counted them. ``cached_input`` and ``reasoning`` are parts, not additions.
+
+    ``cost`` is what it says that the answer costs, in dollars; few say that.
+    """
 
     input: int = 0
     output: int = 0
     cached_input: int = 0
     reasoning: int = 0
+    cost: float | None = None
+
+
+class CacheState(StrEnum):
+    """Where a reply came from: the cache, or past it."""
+
+    HIT = "hit"
+    MISS = "miss"
+    STALE = "stale"
+    SEMANTIC = "semantic"
+    BYPASS = "bypass"
+
+
+_SERVED = frozenset({CacheState.HIT, CacheState.STALE, CacheState.SEMANTIC})
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """What the cache did for a call. ``age`` is in seconds, ``tier`` names what held the answer.
+
+    ``saved`` is what the answer used when an upstream made it; ``similarity`` is that of a prompt that
+    was not the same.
+    """
+
+    state: CacheState
+    age: float = 0.0
+    tier: str = ""
+    saved: Usage | None = None
+    similarity: float | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether no upstream was asked for this call, so that it used no tokens."""
+        return self.state in _SERVED
 
 
 PENDING = "pending"
@@ -73,8 +112,8 @@ class Call:
     ``route`` is the configured name or glob that ``model`` matched.
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
     for its turn. ``attempts`` is the call's
-    history, appended to by whoever tried an upstream. ``allowances`` is what its sender's limits leave,
-    the binding one first.
+    history, appended to by whoever tried an upstream. ``estimate`` is what it will probably take, once
+    somebody asked. ``allowances`` is what its sender's limits leave, the binding one first.
     """
 
     id: str
@@ -89,7 +128,10 @@ class Call:
     deadline: float = math.inf
     queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
+    estimate: Usage | None = None
     allowances: Sequence["Allowance"] = ()
+    directives: Directives = UNSAID
+    fingerprint: str | None = None
 
     def overhead(self, first_event: float) -> float:
         """What part of the time to the first event was spent neither at upstreams nor in a queue."""
@@ -153,6 +195,7 @@ class Reply:
     ``usage`` is filled in as events pass; ``complete`` becomes true when the upstream ended the
     answer properly. A reply that is left before that was abandoned by its consumer. ``at_hand`` tells
     whether the next event is there already, so that what came together can be passed on together.
+    ``cached`` is what the cache did, None where the route has none.
     """
 
     upstream: str
@@ -163,6 +206,7 @@ class Reply:
     complete: bool = False
     headroom: Headroom | None = None
     at_hand: Callable[[], bool] = bool
+    cached: CacheStatus | None = None
 
 
 class Service(Protocol):

@@ -13,6 +13,9 @@ _DELTA_CONTENT = (
     "audio",
 )
 
+_MOST_COST = 1e6
+"""Dollars: whatever costs more than that is no cost."""
+
 
 def read_usage(body: dict[str, Any]) -> Usage | None:
     """The token counts of a body or chunk, None where it has none."""
@@ -26,6 +29,7 @@ def read_usage(body: dict[str, Any]) -> Usage | None:
         output=_count(usage, "completion_tokens"),
         cached_input=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
         reasoning=_count(completion, "reasoning_tokens"),
+        cost=_cost(usage),
     )
 
 
@@ -55,3 +59,8 @@ def _count(counts: object, name: str) -> int:
     """A token count, 0 where there is none: what an upstream sends in its place must break no answer."""
     value = counts.get(name) if isinstance(counts, dict) else None
     return int(value) if isinstance(value, int | float) and value > 0 else 0
+
+
+def _cost(usage: dict[str, Any]) -> float | None:
+    value = usage.get("cost")
+    return float(value) if isinstance(value, int | float) and 0 <= value < _MOST_COST else None

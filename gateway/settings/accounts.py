@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, field
 
 from gateway.settings.base import Number, Secret, Section, Text, Whole
 from gateway.settings.presets import Preset, presets
+from gateway.settings.prices import Price
 from gateway.settings.problems import Fault, faulty, nearest
 from gateway.settings.upkeep import Probe, Schedule
 
@@ -65,7 +66,7 @@ class Provider(Section):
 
     `weight` is its share among equals, relative to theirs; a lower `priority` goes first where a route
     balances by it. `max_concurrency` is never exceeded. Accounts that name the same `quota` share it.
-    `bills_cancelled` None leaves it to the preset.
+    `bills_cancelled` None leaves it to the preset; `prices` go before the preset's, by model's name or glob.
     """
 
     preset: str
@@ -77,6 +78,7 @@ class Provider(Section):
     max_concurrency: Whole | None = Field(default=None, ge=1)
     quota: Text | None = None
     bills_cancelled: bool | None = None
+    prices: Mapping[Text, Price] = Field(default_factory=dict)
     schedule: Schedule | None = None
     probe: Probe = Probe()
     status_page: Annotated[str, AfterValidator(_base_url)] | None = None

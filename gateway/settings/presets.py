@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter
 
 from gateway.settings.base import Section, Text
+from gateway.settings.prices import Prices
 from gateway.settings.problems import ConfigError
 from gateway.settings.source import read
 from gateway.settings.units import Duration
@@ -39,22 +39,6 @@ class KeepAlive(Section):
     max_wait: Duration | None = None
 
 
-class Price(Section):
-    """US dollars for a million tokens; `cached_input` None means that a cache hit costs as much as a miss."""
-
-    input: float = Field(ge=0)
-    cached_input: float | None = Field(default=None, ge=0)
-    output: float = Field(ge=0)
-
-
-class Prices(Section):
-    """List prices by model, the day they were read and where."""
-
-    as_of: date
-    source: Text
-    models: Mapping[str, Price] = Field(min_length=1)
-
-
 class Preset(Section):
     """One provider. gateway/providers/presets.yaml says at its top what each member means."""
 
@@ -68,6 +52,7 @@ class Preset(Section):
     keep_alive: KeepAlive = KeepAlive()
     bills_cancelled: bool = True
     rename: Mapping[str, str] = Field(default_factory=dict)
+    tells_cost: bool = False
     prices: Prices | None = None
 
 

@@ -1,5 +1,6 @@
 """The terms of an account, from its settings: what it costs, and what it may do at which hour."""
 
+from gateway import prices
 from gateway.settings import LocalProvider, Provider
 from gateway.settings.upkeep import WEEK
 from policies.schedule import Schedule, Terms, Window
@@ -35,8 +36,5 @@ def schedule_of(provider: Provider | LocalProvider) -> Schedule | None:
 
 def price_of(provider: Provider | LocalProvider, model: str) -> float:
     """What balancing by price compares: a token in and a token out, in dollars for a million."""
-    if isinstance(provider, LocalProvider):
-        return _LOCAL_PRICE
-    prices = provider.facts.prices
-    listed = None if prices is None else prices.models.get(model)
+    listed = prices.price_of(provider, model)
     return _UNKNOWN_PRICE if listed is None else max(listed.input + listed.output, _LOCAL_PRICE)

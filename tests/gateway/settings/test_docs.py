@@ -5,6 +5,7 @@ import pytest
 
 from gateway.settings import Settings, load
 from gateway.settings.accounts import LocalProvider, Provider
+from gateway.settings.prices import Price, PriceWindow
 from gateway.settings.routes import Model, Retries, Timeouts
 from gateway.settings.schema import Admin, DeclaredKey, Observability, Server
 from gateway.settings.tiers import Queue, Tenant, Tier
@@ -20,6 +21,8 @@ SECTIONS = [
     (Provider, {"preset": "vllm"}),
     (Window, {"from": "01:00", "to": "02:00"}),
     (Probe, {}),
+    (Price, {"input": 1, "output": 2}),
+    (PriceWindow, {"from": "01:00", "to": "02:00", "factor": 0.5}),
     (LocalProvider, {"preset": "local"}),
     (Model, {"route": ["a/b"]}),
     (Tier, {}),
