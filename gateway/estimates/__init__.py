@@ -1,0 +1,5 @@
+"""What a call will take in tokens, before anybody has counted them."""
+
+from gateway.estimates.estimates import Estimate, TokenEstimates
+
+__all__ = ["Estimate", "TokenEstimates"]

@@ -1,0 +1,118 @@
+"""Token estimates: what a call will read and write, for limits and for admission.
+
+The prompt is counted by the model's vocabulary and corrected by what upstreams really billed for calls
+of this model, which covers what can't be known: closed vocabularies, hidden prompts, how tools are
+written out. How much will be written nobody knows: limits reserve what was asked for, admission goes by
+what this model's answers took so far.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.estimates.reading import asked_output, choices, read
+from gateway.estimates.vocabularies import Count, count, vocabulary, vocabulary_of
+from gateway.settings import ASKED, Model
+from policies.service import Call, Usage
+
+DEFAULT_OUTPUT = 1024
+"""Tokens that an answer is taken to have at most where its client doesn't say."""
+
+_FIRST_GUESS = 256.0
+_SMOOTHING = 0.05
+_MEMORY = 0.98
+_PRIOR = 200.0
+_MODELS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate(Usage):
+    """``output`` is the most that the answer may have, ``likely_output`` what it will probably have.
+
+    ``asked`` is what the client said of that, None where nothing. ``counted`` is the input by the
+    vocabulary alone, ``media`` the part of it that stands for pictures and the like.
+    """
+
+    likely_output: int = 0
+    asked: int | None = None
+    counted: int = 0
+    media: int = 0
+
+    @property
+    def likely(self) -> Usage:
+        """What the call will probably take."""
+        return Usage(self.input, self.likely_output)
+
+
+class TokenEstimates:
+    """Estimates calls, once each, and learns from what they took. ``declare`` tells the models."""
+
+    def __init__(self) -> None:
+        self._targets: Mapping[str, str] = {}
+        self._models: dict[str, _Model] = {}
+
+    def declare(self, models: Mapping[str, Model]) -> None:
+        """What the configured names lead to; their vocabularies are read now, and not by a call."""
+        self._targets = {name: model.route[0][0].model for name, model in models.items()}
+        for target in self._targets.values():
+            if target != ASKED:
+                self._known(target)
+
+    def __call__(self, call: Call) -> Estimate:
+        """The estimate, which stays with the call."""
+        estimate = call.estimate
+        if not isinstance(estimate, Estimate):
+            estimate = call.estimate = self._model(call).estimate(call)
+        return estimate
+
+    def likely(self, call: Call) -> Usage:
+        """What the call will probably take, for admission."""
+        return self(call).likely
+
+    def learn(self, call: Call, usage: Usage) -> None:
+        """A call that was answered at the first attempt took this."""
+        estimate = call.estimate
+        if isinstance(estimate, Estimate) and len(call.attempts) == 1:
+            self._model(call).learn(estimate, usage, choices(call))
+
+    def _model(self, call: Call) -> "_Model":
+        target = self._targets.get(call.route, ASKED)
+        return self._known(call.model if target == ASKED else target)
+
+    def _known(self, target: str) -> "_Model":
+        model = self._models.get(target)
+        if model is None:
+            if len(self._models) >= _MODELS:
+                del self._models[next(iter(self._models))]
+            model = self._models[target] = _Model(vocabulary(vocabulary_of(target)))
+        return model
+
+
+class _Model:
+    """What is known of one model's tokens: sums of what was billed and counted, the older the fainter."""
+
+    __slots__ = ("_billed", "_count", "_counted", "_output")
+
+    def __init__(self, by: Count) -> None:
+        self._count = by
+        self._billed = self._counted = _PRIOR
+        self._output = _FIRST_GUESS
+
+    def estimate(self, call: Call) -> Estimate:
+        reading = read(call)
+        counted = reading.tokens + (count(reading.texts, self._count) if reading.texts else 0)
+        asked = asked_output(call)
+        most = DEFAULT_OUTPUT * choices(call) if asked is None else asked
+        return Estimate(
+            input=round(counted * self._billed / self._counted) + reading.media,
+            output=most,
+            likely_output=min(most, round(self._output * choices(call))),
+            asked=asked,
+            counted=counted + reading.media,
+            media=reading.media,
+        )
+
+    def learn(self, estimate: Estimate, usage: Usage, answers: int) -> None:
+        self._output += (usage.output / answers - self._output) * _SMOOTHING
+        if usage.input and estimate.counted and not estimate.media:
+            self._billed = self._billed * _MEMORY + usage.input
+            self._counted = self._counted * _MEMORY + estimate.counted
