@@ -12,14 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+from policies.consumption import consumption
 from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhausted, RateLimited
 from policies.facts import LimitReached, ReservationSettled
 from policies.ports import BucketStore, Clock, Meter
 from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict
 from policies.service import Call, Event, Reply, Service, Usage
-
-_CHARACTERS_PER_TOKEN = 4
-"""For what was delivered of an answer whose upstream told no usage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +162,7 @@ class RateLimit:
 
     def _settle(self, call: Call, reservation: "_Reservation") -> None:
         self._slots.remove(reservation.holder)
-        used, counts = reservation.used()
+        used, counts = reservation.used(call)
         corrections = reservation.claim.corrections(used, counts=counts)
         if corrections:
             self._store.settle(reservation.holder, corrections, reservation.at)
@@ -220,19 +218,14 @@ class _Reservation:
             self.characters += len(event.text)
             yield event
 
-    def used(self) -> tuple[Usage, bool]:
+    def used(self, call: Call) -> tuple[Usage, bool]:
         """What the call used, and whether it counts as a request.
 
-        One that nobody answered costs no tokens; it doesn't count either if trying again could help,
-        since that fault wasn't the caller's. Leaving before the first content costs the prompt.
+        One that nobody answered doesn't if trying again could help, since that fault wasn't the caller's.
         """
-        if self.reply is None:
-            if self.failure is not None:
-                return Usage(), not self.failure.retryable
-            return Usage(input=self.claim.estimate.input), True
-        if self.reply.usage is not None:
-            return self.reply.usage, True
-        if not self.reply.stream and self.reply.complete:
-            return self.claim.estimate, True
-        output = math.ceil(self.characters / _CHARACTERS_PER_TOKEN)
-        return Usage(input=self.claim.estimate.input, output=output), True
+        counts = self.reply is not None or self.failure is None or not self.failure.retryable
+        reply, failure, characters = self.reply, self.failure, self.characters
+        used = consumption(
+            call, reply, failure, characters=characters, estimate=lambda _: self.claim.estimate
+        )
+        return used.usage, counts

@@ -18,7 +18,7 @@ from policies.facts import LimitReached, ReservationSettled
 from policies.limits import Claim, HeldSlots, RateLimit
 from policies.memory import MemoryStore
 from policies.ratelimit import Bucket, Dimension, Limit, Verdict, Window
-from policies.service import Usage
+from policies.service import Attempt, Usage
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
 from tests.kit.virtual_time import LoopClock, run_virtual
 
@@ -107,12 +107,18 @@ def test_a_stream_that_breaks_costs_what_was_delivered():
     run_virtual(check())
 
 
-@pytest.mark.parametrize(("after", "held"), [(0.5, (10, 0, 10, 10, 0)), (1.5, (10, 1, 11, 12, 0))])
-def test_cancelled_before_the_first_content_it_costs_the_prompt_and_after_it_what_came(after, held):
+SENT = [Attempt("up", "m")]
+
+
+@pytest.mark.parametrize(
+    ("after", "attempts", "held"),
+    [(0.5, [], (0, 0, 0, 0, 0)), (0.5, SENT, (10, 0, 10, 10, 0)), (1.5, SENT, (10, 1, 11, 12, 0))],
+)
+def test_cancelled_before_the_first_content_what_was_sent_costs_the_prompt(after, attempts, held):
     bench = Bench(Wait(1), "abcd", Wait(60), "b")
 
     async def check():
-        task = asyncio.create_task(read_text(bench.service, make_call()))
+        task = asyncio.create_task(read_text(bench.service, make_call(attempts=attempts)))
         await asyncio.sleep(after)
         task.cancel("gone")
         with pytest.raises(asyncio.CancelledError):

@@ -1,0 +1,47 @@
+"""What a call used, also where nobody told: one rule for the limits that charge it and the ledger that bills it.
+
+An upstream's own count is taken as it is. Where there is none, since the client left, the stream broke or
+the upstream doesn't count, what was delivered is counted by its characters.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from policies.errors import GatewayError
+from policies.service import Call, Reply, Usage
+
+_CHARACTERS_PER_TOKEN = 4
+_NOTHING = Usage()
+
+
+class Consumption(NamedTuple):
+    """``estimated`` tells that the tokens are nobody's count."""
+
+    usage: Usage
+    estimated: bool = False
+
+
+def consumption(
+    call: Call,
+    reply: Reply | None,
+    failure: GatewayError | None,
+    *,
+    characters: int,
+    estimate: Callable[[Call], Usage],
+) -> Consumption:
+    """What a call that is over used, of whose answer so many ``characters`` were delivered.
+
+    Nothing, if nobody answered it or it never was sent. Leaving before the first content costs the prompt.
+    """
+    if reply is None:
+        if failure is not None or not call.attempts:
+            return Consumption(_NOTHING)
+        return Consumption(Usage(input=estimate(call).input), estimated=True)
+    if reply.usage is not None:
+        return Consumption(reply.usage)
+    guess = estimate(call)
+    if not reply.stream and reply.complete:
+        return Consumption(Usage(guess.input, guess.output), estimated=True)
+    output = math.ceil(characters / _CHARACTERS_PER_TOKEN)
+    return Consumption(Usage(input=guess.input, output=output), estimated=True)
