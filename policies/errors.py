@@ -8,6 +8,7 @@ GatewayError
 │   ├── AuthenticationFailed
 │   ├── PermissionDenied
 │   ├── ModelNotFound
+│   ├── NotCached
 │   ├── RouteNotFound
 │   └── MethodNotAllowed
 ├── Throttled               blame: caller
@@ -90,6 +91,10 @@ class PermissionDenied(CallerError):
 
 class ModelNotFound(CallerError):
     """No configured model has this name, or the key may not use it."""
+
+
+class NotCached(CallerError):
+    """The caller wanted an answer only if it is in the cache, and it isn't."""
 
 
 class RouteNotFound(CallerError):

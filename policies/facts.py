@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from policies.service import Attempt, Call, Operation, Usage
+from policies.service import Attempt, CacheStatus, Call, Operation, Reply, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +224,13 @@ class SettlementLost:
 
 @dataclass(frozen=True, slots=True)
 class CallAdmitted:
-    """A call that had to wait for its turn goes on; ``waited`` is in seconds."""
+    """A call that had to wait for its turn goes on; ``waited`` is in seconds.
+
+    ``tier`` is the one that it counts to: ``default`` where its key's isn't known.
+    """
 
     call: Call
+    tier: str
     waited: float
 
 
@@ -239,8 +243,57 @@ class CallShed:
     """
 
     call: Call
+    tier: str
     reason: str
     retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAsked:
+    """A call passed its route's cache, which did as ``status`` says."""
+
+    call: Call
+    status: CacheStatus
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRefreshed:
+    """A stale answer was asked for anew, beside the call that was given it.
+
+    ``outcome`` is that of a call; ``reply`` is None where nobody answered.
+    """
+
+    call: Call
+    outcome: str
+    reply: Reply | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallCoalesced:
+    """A call is answered with another one's answer: ``among`` is "process" or "replicas"."""
+
+    call: Call
+    among: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEvicted:
+    """A tier of the cache made room for others; ``why`` is "full", "expired" or "purged"."""
+
+    tier: str
+    count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDropped:
+    """A tier of the cache didn't take or give an answer.
+
+    ``why`` is "corrupt", "oversized", "busy" (too much waits to be written) or "unreachable".
+    """
+
+    tier: str
+    why: str
 
 
 Fact = (
@@ -267,4 +320,9 @@ Fact = (
     | SettlementLost
     | CallAdmitted
     | CallShed
+    | CacheAsked
+    | CacheRefreshed
+    | CallCoalesced
+    | CacheEvicted
+    | CacheDropped
 )

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from policies.facts import Fact
 from policies.ratelimit import Bucket, Charge, Verdict
+from policies.service import Call, Usage
+
+if TYPE_CHECKING:
+    from policies.cache.answer import CachedAnswer
 
 
 class Clock(Protocol):
@@ -60,4 +64,59 @@ class BucketStore(Protocol):
 
     async def renew(self, holder: str, buckets: Sequence[Bucket]) -> None:
         """Keep the holder's slots for another ``ttl``."""
+        ...
+
+
+class CacheStore(Protocol):
+    """Keeps answers. ``policies.cache.memory`` is the specification of what it does."""
+
+    async def get(self, key: str) -> "tuple[CachedAnswer, str] | None":
+        """The answer of this fingerprint, however old, with the name of the tier that held it.
+
+        Never raises; what is corrupt, purged or out of reach isn't there.
+        """
+        ...
+
+    def put(self, answer: "CachedAnswer", keep: float) -> None:
+        """Keep an answer for ``keep`` seconds: in this process at once, everywhere else soon."""
+        ...
+
+    async def settled(self, key: str) -> None:
+        """Return once the other replicas can see what was last put under ``key``, or never will."""
+        ...
+
+
+class Leases(Protocol):
+    """Who may ask for what all replicas want. A lease that isn't given back expires by itself."""
+
+    async def acquire(self, key: str) -> bool:
+        """Take the lease; False while another replica has it. True where nobody can say."""
+        ...
+
+    async def release(self, key: str) -> None:
+        """Give it back."""
+        ...
+
+
+class SemanticIndex(Protocol):
+    """Finds an answer to another prompt that means the same."""
+
+    async def nearest(self, call: Call, scope: str) -> "tuple[CachedAnswer, float] | None":
+        """An answer within ``scope`` that is good enough for this call, with its similarity."""
+        ...
+
+    def learn(self, call: Call, answer: "CachedAnswer") -> None:
+        """Hear of a call that an upstream has answered completely. Returns at once, never raises."""
+        ...
+
+
+class Estimates(Protocol):
+    """What calls will take, before it is counted."""
+
+    def likely(self, call: Call, /) -> Usage:
+        """What the call will probably take."""
+        ...
+
+    def learn(self, call: Call, usage: Usage, /) -> None:
+        """It took this."""
         ...

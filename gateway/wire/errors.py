@@ -27,6 +27,7 @@ _SHAPES: dict[type[errors.GatewayError], _Shape] = {
     errors.AuthenticationFailed: _Shape(401, "invalid_request_error", "invalid_api_key"),
     errors.PermissionDenied: _Shape(403, "invalid_request_error", "permission_denied"),
     errors.ModelNotFound: _Shape(404, "invalid_request_error", "model_not_found"),
+    errors.NotCached: _Shape(504, "invalid_request_error", "not_cached"),
     errors.RouteNotFound: _Shape(404, "invalid_request_error", "unknown_url"),
     errors.MethodNotAllowed: _Shape(405, "invalid_request_error", "method_not_allowed"),
     errors.RateLimited: _Shape(429, "rate_limit_error", "rate_limit_exceeded"),

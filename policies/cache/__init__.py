@@ -1,0 +1,1 @@
+"""Answers that are given again: exact, coalesced, and close enough in meaning."""

@@ -1,0 +1,72 @@
+"""Single flight: calls for the same answer that come while it is on the way share one upstream call.
+
+After Go's ``golang.org/x/sync/singleflight``, with two differences. The call upstream belongs to nobody:
+it runs in a task of its own, and a client that leaves takes only its copy along; the last one to leave
+ends it. And a stream is shared from its beginning, live, out of one buffer.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from policies.cache.answer import wants_usage
+from policies.cache.flight import Flight, Reader
+from policies.errors import GatewayError
+from policies.facts import CallCoalesced
+from policies.ports import Meter
+from policies.service import Call, Reply, Service
+
+_Name = tuple[str, bool, bool]
+
+
+class Coalesce:
+    """Layer below the cache: joins calls of one ``fingerprint`` that want the answer in the same form.
+
+    Those that joined a call which failed before its first content try once more, together; so neither a
+    leader's own fault nor a passing one of the upstream reaches them.
+    """
+
+    def __init__(self, inner: Service, *, meter: Meter) -> None:
+        self._inner = inner
+        self._meter = meter
+        self._flights: dict[_Name, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+        if call.fingerprint is None or call.directives.no_cache:
+            async with self._inner(call) as reply:
+                yield reply
+            return
+        name = (call.fingerprint, call.stream, wants_usage(call))
+        follows = name in self._flights
+        if follows:
+            self._meter.emit(CallCoalesced(call, "process"))
+        try:
+            reader = await self._board(name, call)
+        except GatewayError:
+            if not follows:
+                raise
+            reader = await self._board(name, call)
+        try:
+            yield reader.reply
+        finally:
+            await reader.leave()
+
+    async def _board(self, name: _Name, call: Call) -> Reader:
+        """Join a flight or begin one, and wait for its first content."""
+        flight = self._flights.get(name)
+        if flight is None:
+            flight = self._flights[name] = Flight(self._inner(call), lambda ended: self._land(name, ended))
+        reader = Reader(flight)
+        try:
+            await reader.board()
+        except BaseException:
+            await reader.leave()
+            raise
+        return reader
+
+    def _land(self, name: _Name, flight: Flight) -> None:
+        if self._flights.get(name) is flight:
+            del self._flights[name]
