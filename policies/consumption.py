@@ -1,4 +1,4 @@
-"""What a call used, also where nobody told: one rule for the limits that charge it and the ledger that bills it.
+"""What a call used, even where nobody told: one rule for the limits that charge it and the ledger.
 
 An upstream's own count is taken as it is. Where there is none, since the client left, the stream broke or
 the upstream doesn't count, what was delivered is counted by its characters.

@@ -7,9 +7,10 @@ tokens is used to a fraction, since callers ask for far more output than comes. 
 refusal by one burns nothing of the others.
 """
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from policies.consumption import consumption
@@ -19,18 +20,31 @@ from policies.ports import BucketStore, Clock, Meter
 from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict
 from policies.service import Call, Event, Reply, Service, Usage
 
+_IN_TOKENS = {Dimension.INPUT, Dimension.OUTPUT, Dimension.TOKENS, Dimension.SPEND}
+"""What is only known when the call ends."""
+
+_AT_ONCE = 16
+_NOTHING = Usage()
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a call needs: the buckets of all its limits, an estimate of its tokens, and their prices.
 
-    ``estimate`` is the prompt and the most that the answer may take; prices are per token.
+    ``estimate`` is the prompt and the most that the answer may take; prices are per token, those of the
+    dearest who may answer. ``spent`` tells what an answer really cost, where that depends on who gave it.
     """
 
     buckets: Sequence[Bucket]
-    estimate: Usage
+    estimate: Usage = _NOTHING
     input_price: float = 0.0
     output_price: float = 0.0
+    spent: Callable[[Reply, Usage], float] | None = None
+
+    @property
+    def estimates(self) -> bool:
+        """Whether anything of it depends on the estimate."""
+        return any(bucket.limit.dimension in _IN_TOKENS for bucket in self.buckets)
 
     def cost(self, dimension: Dimension, usage: Usage) -> float:
         """What a call with this usage costs of a dimension."""
@@ -49,8 +63,8 @@ class Claim:
         estimate = self.estimate
         return [Charge(bucket, self.cost(bucket.limit.dimension, estimate)) for bucket in self.buckets]
 
-    def corrections(self, used: Usage, *, counts: bool) -> list[Charge]:
-        """What to settle; ``counts`` is whether the call counts as a request."""
+    def corrections(self, used: Usage, reply: Reply | None, *, counts: bool) -> list[Charge]:
+        """What to settle for what ``reply`` used; ``counts`` is whether the call counts as a request."""
         found = []
         for bucket in self.buckets:
             dimension = bucket.limit.dimension
@@ -59,10 +73,15 @@ class Claim:
             elif dimension is Dimension.REQUESTS:
                 delta = 0.0 if counts else -1.0
             else:
-                delta = self.cost(dimension, used) - self.cost(dimension, self.estimate)
+                delta = self._used(dimension, used, reply) - self.cost(dimension, self.estimate)
             if delta:
                 found.append(Charge(bucket, delta))
         return found
+
+    def _used(self, dimension: Dimension, used: Usage, reply: Reply | None) -> float:
+        if dimension is Dimension.SPEND and self.spent is not None and reply is not None:
+            return self.spent(reply, used)
+        return self.cost(dimension, used)
 
 
 class HeldSlots:
@@ -97,10 +116,17 @@ class HeldSlots:
         self._held.pop(holder, None)
 
     async def renew(self) -> None:
-        """Renew all of them once."""
-        for holder, slots in list(self._held.items()):
-            if holder in self._held:
-                await self._store.renew(holder, slots)
+        """Renew all of them once, some at a time: a store that is far away is asked for many."""
+        held = list(self._held.items())
+        for place in range(0, len(held), _AT_ONCE):
+            await asyncio.gather(*(self._renew(*each) for each in held[place : place + _AT_ONCE]))
+
+    async def _renew(self, holder: str, slots: list[Bucket]) -> None:
+        if holder not in self._held:
+            return
+        await self._store.renew(holder, slots)
+        if holder not in self._held:  # it ended meanwhile, and its slots may have been taken again
+            self._store.settle(holder, [Charge(slot, -1) for slot in slots], 0.0)
 
     async def keep(self, every: float = 20.0) -> None:
         """Renew all of them ``every`` so many seconds (a third of the shortest ttl), until cancelled."""
@@ -131,13 +157,14 @@ class RateLimit:
         self._slots = slots
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    def __call__(self, call: Call) -> AbstractAsyncContextManager[Reply]:
         claim = self._resolve(call)
         if claim is None or not claim.buckets:
-            async with self._inner(call) as reply:
-                yield reply
-            return
+            return self._inner(call)
+        return self._limited(call, claim)
+
+    @asynccontextmanager
+    async def _limited(self, call: Call, claim: Claim) -> AsyncIterator[Reply]:
         holder = self._slots.holder()
         verdict = await self._store.take(holder, claim.charges())
         call.allowances = verdict.allowances()
@@ -148,7 +175,7 @@ class RateLimit:
         try:
             async with self._inner(call) as reply:
                 reservation.reply = reply
-                if reply.stream:
+                if reply.stream and claim.estimates:
                     async with aclosing(reservation.counted(reply.events)) as events:
                         reply.events = events
                         yield reply
@@ -163,10 +190,12 @@ class RateLimit:
     def _settle(self, call: Call, reservation: "_Reservation") -> None:
         self._slots.remove(reservation.holder)
         used, counts = reservation.used(call)
-        corrections = reservation.claim.corrections(used, counts=counts)
+        claim = reservation.claim
+        corrections = claim.corrections(used, reservation.reply, counts=counts)
         if corrections:
             self._store.settle(reservation.holder, corrections, reservation.at)
-        self._meter.emit(ReservationSettled(call, reservation.claim.estimate, used))
+        if claim.estimates:
+            self._meter.emit(ReservationSettled(call, claim.estimate, used))
 
     def _refusal(self, call: Call, verdict: Verdict) -> GatewayError:
         left = call.allowances

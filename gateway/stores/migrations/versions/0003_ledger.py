@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("first_token", sa.Float),
         sa.Index("ix_ledger_at", "at", "id"),
         sa.Index("ix_ledger_tenant_at", "tenant", "at"),
+        sa.Index("ix_ledger_request", "request"),
     )
     op.create_table(
         "ledger_days",
