@@ -1,11 +1,7 @@
-"""The hyperparameters of a DeepSeek-V3 model, read from a Hugging Face config.json."""
+"""The hyperparameters of a DeepSeek-V2 or V3 model (arXiv 2405.04434 and 2412.19437)."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
-
-from local_backend.errors import WeightsError
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,10 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class DeepseekConfig:
-    """Names and meanings are those of DeepSeek-V3's published config.json."""
+    """Names and meanings are those of DeepSeek's published config.json files.
+
+    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -48,6 +47,8 @@ class DeepseekConfig:
     q_lora_rank: int | None = None
     routed_scaling_factor: float = 1.0
     norm_topk_prob: bool = True
+    scoring_func: str = "sigmoid"
+    topk_method: str = "noaux_tc"
     n_group: int = 1
     topk_group: int = 1
     first_k_dense_replace: int = 0
@@ -55,6 +56,7 @@ class DeepseekConfig:
     attention_bias: bool = False
     tie_word_embeddings: bool = False
     eos_token_ids: tuple[int, ...] = ()
+    weight_block_size: tuple[int, int] | None = None
 
     @property
     def qk_head_dim(self) -> int:
@@ -77,50 +79,7 @@ class DeepseekConfig:
             scale *= yarn_mscale(self.rope.factor, self.rope.mscale_all_dim) ** 2
         return scale
 
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "DeepseekConfig":
-        """Read a config.json, old (`rope_scaling`) or new (`rope_parameters`).
-
-        Raises WeightsError for another architecture, a quantised checkpoint or a missing key.
-        """
-        if raw.get("model_type") != "deepseek_v3":
-            raise WeightsError(
-                f"model_type {raw.get('model_type')!r} is not supported, only 'deepseek_v3' is"
-            )
-        if raw.get("quantization_config"):
-            raise WeightsError(
-                "quantised checkpoints are not supported; convert the weights to bfloat16 first"
-            )
-        if (function := raw.get("scoring_func", "sigmoid")) != "sigmoid":
-            raise WeightsError(f"router scoring {function!r} is not supported, only 'sigmoid' is")
-        known = {field.name for field in fields(cls)} - {"rope", "eos_token_ids"}
-        eos = raw.get("eos_token_id")
-        try:
-            return cls(
-                **{name: raw[name] for name in known if name in raw},
-                rope=_rope_config(raw),
-                eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),),
-            )
-        except TypeError as error:
-            raise WeightsError(f"config.json is incomplete: {error}") from error
-
 
 def yarn_mscale(factor: float, mscale: float) -> float:
     """YaRN's attention temperature (arXiv 2309.00071, section 3.4), as DeepSeek parametrises it."""
     return 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
-
-
-def _rope_config(raw: Mapping[str, Any]) -> RopeConfig:
-    scaling = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
-    scaling.setdefault("rope_theta", raw.get("rope_theta", 10000.0))
-    scaling.setdefault("rope_type", scaling.get("type", "default"))
-    scaling.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
-    if scaling["rope_type"] not in ("default", "yarn", "longrope"):
-        raise WeightsError(f"rope_type {scaling['rope_type']!r} is not supported")
-    known = {field.name for field in fields(RopeConfig)}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in scaling.items()
-    }
-    return RopeConfig(
-        **{name: value for name, value in values.items() if name in known and value is not None}
-    )

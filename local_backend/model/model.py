@@ -5,20 +5,20 @@ from torch import Tensor, nn
 
 from local_backend.model.config import DeepseekConfig
 from local_backend.model.mla import LatentView, MultiHeadLatentAttention, Span
-from local_backend.model.moe import FeedForward, MixtureOfExperts
 from local_backend.model.rope import RotaryEmbedding
+from local_backend.parallel.group import ParallelGroup
+from local_backend.parallel.layers import shared_config, shared_feed_forward
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm attention and FFN with residuals."""
+    """Pre-norm attention and FFN with residuals, or a process's share of them."""
 
-    def __init__(self, config: DeepseekConfig, layer: int) -> None:
+    def __init__(self, config: DeepseekConfig, layer: int, group: ParallelGroup) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.self_attn = MultiHeadLatentAttention(config, layer)
+        self.self_attn = MultiHeadLatentAttention(shared_config(config, group), layer)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        is_dense = layer < config.first_k_dense_replace
-        self.mlp = FeedForward(config) if is_dense else MixtureOfExperts(config)
+        self.mlp = shared_feed_forward(config, layer, group)
 
     def forward(self, x: Tensor, span: Span) -> Tensor:
         """X [batch, tokens, hidden] -> the same shape."""
@@ -28,16 +28,22 @@ class DecoderLayer(nn.Module):
 
 
 class DeepseekV3(nn.Module):
-    """A DeepSeek-V3 language model for inference; `max_length` bounds its positions."""
+    """A DeepSeek-V2 or V3 language model for inference; `max_length` bounds its positions."""
 
-    def __init__(self, config: DeepseekConfig, max_length: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: DeepseekConfig,
+        max_length: int,
+        device: torch.device,
+        group: ParallelGroup = ParallelGroup(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__()
         self.config = config
         # Only the tables are computed here; weights are assigned by the loader, so nothing is initialised.
         with torch.device("meta"):
             self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
             self.layers = nn.ModuleList(
-                DecoderLayer(config, index) for index in range(config.num_hidden_layers)
+                DecoderLayer(config, index, group) for index in range(config.num_hidden_layers)
             )
             self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
             self.lm_head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

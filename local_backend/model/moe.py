@@ -1,124 +1,107 @@
-"""Mixture of experts with shared experts and DeepSeek-V3's router (arXiv 2412.19437, section 2.1.2).
+"""Feed-forward layers: dense SwiGLU (arXiv 2002.05202) and DeepSeekMoE (arXiv 2401.06066).
 
-All experts of a layer lie in one pair of matrices, shared ones first, as equal blocks of
-`moe_intermediate_size` neurons (a shared expert of n blocks is n such blocks side by side). When every routed
-expert is active, a layer is then one wide FFN whose neurons are scaled by their expert's weight, which is
-much faster than a loop; otherwise each chosen expert runs over the tokens that chose it.
+Where every routed expert is active, a layer is one wide FFN whose neurons are scaled by their expert's
+weight: one product instead of many. Otherwise each token goes to its chosen experts by grouped products.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from local_backend.kernels.dispatch import capabilities, is_masked_layout
+from local_backend.kernels.expert_layout import Contiguous, Masked
 from local_backend.model.config import DeepseekConfig
-from local_backend.model.linear import Projection
+from local_backend.model.linear import GroupedProjection, Projection
+from local_backend.model.router import Router
 
 
-class Router(nn.Module):
-    """Chooses `num_experts_per_tok` experts a token, within the best `topk_group` of `n_group` groups.
+class FeedForward(nn.Module):
+    """SwiGLU with gate and up in one matrix. x [.., hidden] -> the same shape."""
 
-    The correction bias takes part in the choice only; weights come from the unbiased sigmoid.
-    """
-
-    e_score_correction_bias: Tensor
-
-    def __init__(self, config: DeepseekConfig) -> None:
+    def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
-        self.top_k = config.num_experts_per_tok
-        self.n_group = config.n_group
-        self.topk_group = config.topk_group
-        self.norm_topk_prob = config.norm_topk_prob
-        self.routed_scaling_factor = config.routed_scaling_factor
-        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.empty(config.n_routed_experts))
-
-    def scores(self, x: Tensor) -> Tensor:
-        """X [tokens, hidden] -> sigmoid scores, float32 [tokens, n_routed_experts]."""
-        return functional.linear(x.float(), self.weight.float()).sigmoid()
+        self.gate_up = Projection(hidden, 2 * width, bias=False)
+        self.down = Projection(width, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [tokens, hidden] -> expert weights, float32 [tokens, n_routed_experts], zero where not chosen."""
-        scores = self.scores(x)
-        chosen = self._choose(scores + self.e_score_correction_bias.float())
-        weights = torch.zeros_like(scores).scatter(-1, chosen, scores.gather(-1, chosen))
-        return self.scale(weights)
+        output: Tensor = self.down(swiglu(self.gate_up(x)))
+        return output
 
-    def scale(self, weights: Tensor) -> Tensor:
-        """Normalise (where the model does) and scale the weights of the chosen experts."""
-        if self.norm_topk_prob:
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return weights * self.routed_scaling_factor
 
-    def _choose(self, biased: Tensor) -> Tensor:
-        if self.n_group > 1:
-            grouped = torch.unflatten(biased, -1, (self.n_group, -1))
-            group_scores = grouped.topk(2, dim=-1).values.sum(-1)
-            best = group_scores.topk(self.topk_group, dim=-1).indices
-            kept = torch.zeros_like(group_scores, dtype=torch.bool).scatter(-1, best, True)
-            biased = grouped.masked_fill(~kept[..., None], float("-inf")).flatten(-2)
-        return biased.topk(self.top_k, dim=-1).indices
+class Experts(nn.Module):
+    """The routed experts from `first` on: all of a layer, or a rank's share of them."""
+
+    def __init__(self, config: DeepseekConfig, count: int, first: int = 0) -> None:
+        super().__init__()
+        self.count, self.first = count, first
+        self.is_partial = count < config.n_routed_experts
+        width = config.moe_intermediate_size
+        self.gate_up = GroupedProjection(count, config.hidden_size, 2 * width)
+        self.down = GroupedProjection(count, width, config.hidden_size)
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """X [tokens, hidden], chosen experts and their weights [tokens, top_k] -> [tokens, hidden]."""
+        if is_masked_layout(capabilities(x.device), chosen.numel(), self.count):
+            return self.masked(x, chosen, weights)
+        return self.contiguous(x, chosen, weights)
+
+    def contiguous(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """The contiguous layout: no row is wasted."""
+        layout = Contiguous.of(chosen, self.count, self.first, self.is_partial)
+        active = swiglu(self.gate_up.contiguous(layout.gather(x), layout.offsets))
+        return layout.combine(self.down.contiguous(active, layout.offsets), weights)
+
+    def masked(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """The masked layout: shapes do not depend on the router."""
+        layout = Masked.of(chosen, self.count, self.first)
+        active = swiglu(self.gate_up.masked(layout.gather(x), layout.counts))
+        return layout.combine(self.down.masked(active, layout.counts), weights)
 
 
 class MixtureOfExperts(nn.Module):
-    """Shared and routed experts. x [batch, tokens, hidden] -> the same shape."""
+    """Shared experts for every token (as one FFN) and routed ones. x [batch, tokens, hidden] -> the same."""
+
+    def __init__(self, config: DeepseekConfig, experts: Experts) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = experts
+        shared = config.n_shared_experts * config.moe_intermediate_size
+        self.shared_experts = FeedForward(config.hidden_size, shared) if shared else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)
+        output: Tensor = self.experts(flat, *self.gate(flat))
+        if self.shared_experts is not None:
+            output = output + self.shared_experts(flat)
+        return output.view_as(x)
+
+
+class FusedExperts(nn.Module):
+    """All experts for every token in one product, shared ones first. x [batch, tokens, hidden] -> the same.
+
+    The matrices hold one block of `moe_intermediate_size` gate rows and as many up rows an expert.
+    """
 
     def __init__(self, config: DeepseekConfig) -> None:
         super().__init__()
         self.n_shared = config.n_shared_experts
-        self.n_routed = config.n_routed_experts
         self.width = config.moe_intermediate_size
-        self.all_active = config.all_experts_active
         self.gate = Router(config)
-        neurons = (self.n_shared + self.n_routed) * self.width
-        matrix = Projection if self.all_active else nn.Linear
-        self.gate_up = matrix(config.hidden_size, 2 * neurons, bias=False)
-        self.down = matrix(neurons, config.hidden_size, bias=False)
+        neurons = (self.n_shared + config.n_routed_experts) * self.width
+        self.gate_up = Projection(config.hidden_size, 2 * neurons, bias=False)
+        self.down = Projection(neurons, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(0, 1)
-        output = self._fused(flat) if self.all_active else self._routed(flat)
-        return output.view_as(x)
-
-    def _fused(self, x: Tensor) -> Tensor:
-        """Every expert for every token in one product; x [tokens, hidden]."""
-        weights = self.gate.scale(self.gate.scores(x)).to(x.dtype)
-        gate, up = torch.unflatten(self.gate_up(x), -1, (-1, 2, self.width)).unbind(-2)
+        weights = self.gate.all_weights(flat).to(x.dtype)
+        gate, up = torch.unflatten(self.gate_up(flat), -1, (-1, 2, self.width)).unbind(-2)
         active = functional.silu(gate) * up
         active[:, self.n_shared :] *= weights[:, :, None]
         output: Tensor = self.down(active.flatten(1))
-        return output
-
-    def _routed(self, x: Tensor) -> Tensor:
-        """Shared experts for all tokens, then each chosen expert for its own; x [tokens, hidden]."""
-        weights = self.gate(x).to(x.dtype)
-        gate_up = torch.unflatten(self.gate_up.weight, 0, (-1, 2 * self.width))
-        down = torch.unflatten(self.down.weight, 1, (-1, self.width))
-        output = torch.zeros_like(x)
-        for block in range(self.n_shared):
-            output += _expert(x, gate_up[block], down[:, block])
-        for expert in range(self.n_routed):
-            tokens = weights[:, expert].nonzero()[:, 0]
-            if len(tokens):
-                block = self.n_shared + expert
-                result = _expert(x[tokens], gate_up[block], down[:, block])
-                output.index_add_(0, tokens, result * weights[tokens, expert, None])
-        return output
+        return output.view_as(x)
 
 
-class FeedForward(nn.Module):
-    """The dense FFN of the first layers, SwiGLU (arXiv 2002.05202). x [.., hidden] -> the same shape."""
-
-    def __init__(self, config: DeepseekConfig) -> None:
-        super().__init__()
-        self.gate_up = Projection(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = Projection(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        output: Tensor = self.down(functional.silu(gate) * up)
-        return output
-
-
-def _expert(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    gate, up = functional.linear(x, gate_up).chunk(2, dim=-1)
-    return functional.linear(functional.silu(gate) * up, down)
+def swiglu(gate_up: Tensor) -> Tensor:
+    """[.., 2 * width], gate before up, -> [.., width]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return functional.silu(gate) * up

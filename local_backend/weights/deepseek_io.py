@@ -1,4 +1,4 @@
-"""Reads and writes a model folder in Hugging Face's DeepSeek-V3 format."""
+"""Reads and writes a model folder in Hugging Face's format for DeepSeek-V2 and V3."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,12 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
 
 from local_backend.errors import WeightsError
+from local_backend.kernels.fp8 import dequantize_blocks
 from local_backend.weights.gguf import Vocabulary
 
 CONFIG = "config.json"
@@ -21,6 +23,9 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 GENERATION_CONFIG = "generation_config.json"
+
+# DeepSeek's name beside each FP8 matrix, `X.weight_scale_inv` beside `X.weight`.
+SCALE_SUFFIX = "_scale_inv"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -63,11 +68,13 @@ def write_tokenizer(
 class Checkpoint:
     """The tensors of a model folder, memory-mapped and read one by one. A context manager.
 
-    Raises WeightsError when files or tensors are missing or damaged.
+    block is that of an FP8 checkpoint; its matrices are read as float32, multiplied by their scales. Raises
+    WeightsError when files or tensors are missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, block: tuple[int, int] | None = None) -> None:
         self._folder = folder
+        self._block = block
         self._open = ExitStack()
         self._file_of: dict[str, Any] = {}
 
@@ -85,10 +92,24 @@ class Checkpoint:
         self._open.close()
 
     def __getitem__(self, name: str) -> Tensor:
+        tensor = self._read(name)
+        if tensor.dtype != torch.float8_e4m3fn:
+            return tensor
+        if self._block is None:
+            raise WeightsError(f"{name!r} is FP8, but config.json has no quantization_config")
+        try:
+            return dequantize_blocks(tensor, self._read(name + SCALE_SUFFIX).float(), self._block)
+        except ValueError as error:
+            raise WeightsError(f"{name + SCALE_SUFFIX!r}: {error}") from error
+
+    def _read(self, name: str) -> Tensor:
         file = self._file_of.get(name)
         if file is None:
             raise WeightsError(f"{self._folder} has no tensor {name!r}")
-        tensor: Tensor = file.get_tensor(name)
+        try:
+            tensor: Tensor = file.get_tensor(name)
+        except SafetensorError as error:
+            raise WeightsError(f"cannot read {name!r} in {self._folder}: {error}") from error
         return tensor
 
     def __contains__(self, name: str) -> bool:
@@ -101,5 +122,7 @@ class Checkpoint:
         index = self._folder / WEIGHTS_INDEX
         if not index.exists():
             return [WEIGHTS]
-        weight_map: dict[str, str] = read_json(index).get("weight_map", {})
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise WeightsError(f"{index} has no weight_map")
         return sorted(set(weight_map.values()))

@@ -1,6 +1,5 @@
-"""Loads a DeepSeek-V3 folder into the model, choosing how each matrix is stored on this device."""
+"""Loads a DeepSeek folder into the model, choosing how each matrix is stored on this device."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,12 +8,15 @@ from torch import Tensor, nn
 
 from local_backend.errors import WeightsError
 from local_backend.kernels.cpu_head import CpuHead
-from local_backend.kernels.cpu_int4 import CpuProjection
 from local_backend.model.config import DeepseekConfig
-from local_backend.model.linear import Projection
+from local_backend.model.config_json import parse_config
 from local_backend.model.model import DeepseekV3
-from local_backend.model.moe import Router
+from local_backend.model.router import Router
+from local_backend.parallel.group import ParallelGroup
+from local_backend.parallel.layers import AllReduced
 from local_backend.weights.deepseek_io import CONFIG, Checkpoint, read_json
+from local_backend.weights.layers import LayerReader
+from local_backend.weights.repack import Quantization, repack
 
 # Layers are read and repacked side by side; more threads would only hold more float32 copies at once.
 _LOADERS = 4
@@ -22,7 +24,7 @@ _LOADERS = 4
 
 def load_config(folder: Path) -> DeepseekConfig:
     """The hyperparameters of a model folder."""
-    return DeepseekConfig.from_dict(read_json(folder / CONFIG))
+    return parse_config(read_json(folder / CONFIG))
 
 
 def activation_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
@@ -30,22 +32,31 @@ def activation_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else dtype
 
 
-def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch.dtype) -> DeepseekV3:
+def load_model(  # noqa: PLR0913 - each is a choice of its own
+    folder: Path,
+    max_length: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    quantization: Quantization = Quantization.NONE,
+    group: ParallelGroup = ParallelGroup(),  # noqa: B008 - frozen
+) -> DeepseekV3:
     """Read the weights of `folder` into a model on `device`, with the big products in `dtype`.
 
     The router is always float32. Raises WeightsError when a tensor is missing or of the wrong shape.
     """
     config = load_config(folder)
-    model = DeepseekV3(config, max_length, device)
+    model = DeepseekV3(config, max_length, device, group)
     activations = activation_dtype(device, dtype)
-    reduce = device.type == "cpu" and dtype == torch.bfloat16
-    with Checkpoint(folder) as checkpoint, ThreadPoolExecutor(_LOADERS) as pool:
+    with Checkpoint(folder, config.weight_block_size) as checkpoint, ThreadPoolExecutor(_LOADERS) as pool:
 
         def load_layer(index: int, layer: nn.Module) -> None:
-            _fill(layer, dict(_layer_tensors(checkpoint, config, index)))
+            _fill(layer, dict(LayerReader(checkpoint, config, index, group).tensors(layer)))
             _place(layer, device, activations)
-            if reduce:
-                _reduce(layer)
+            repack(layer, device, dtype, quantization)
+            if group.size > 1:
+                layer.self_attn = AllReduced(layer.get_submodule("self_attn"), group)
+                layer.mlp = AllReduced(layer.get_submodule("mlp"), group)
 
         # Consumed, so that a layer's error is raised here.
         list(pool.map(load_layer, range(config.num_hidden_layers), model.layers))
@@ -58,39 +69,9 @@ def load_model(folder: Path, max_length: int, device: torch.device, dtype: torch
         else:
             _fill(model.lm_head, {"weight": checkpoint["lm_head.weight"]})
             _place(model.lm_head, device, activations)
-    if reduce:
+    if device.type == "cpu" and dtype == torch.bfloat16:
         model.lm_head = CpuHead(model.lm_head.get_parameter("weight").detach())
     return model.eval().requires_grad_(False)
-
-
-def _layer_tensors(
-    checkpoint: Checkpoint, config: DeepseekConfig, index: int
-) -> Iterator[tuple[str, Tensor]]:
-    """One layer's tensors under the names of DecoderLayer, with the experts' matrices joined."""
-    prefix = f"model.layers.{index}."
-    for name in ("input_layernorm.weight", "post_attention_layernorm.weight"):
-        yield name, checkpoint[prefix + name]
-    for name in checkpoint:
-        if name.startswith(f"{prefix}self_attn."):
-            yield name.removeprefix(prefix), checkpoint[name]
-    mlp = f"{prefix}mlp."
-    if index < config.first_k_dense_replace:
-        sources = [mlp]
-    else:
-        experts = [f"{mlp}experts.{expert}." for expert in range(config.n_routed_experts)]
-        sources = [f"{mlp}shared_experts.", *experts] if config.n_shared_experts else experts
-        yield "mlp.gate.weight", checkpoint[f"{mlp}gate.weight"]
-        yield "mlp.gate.e_score_correction_bias", checkpoint[f"{mlp}gate.e_score_correction_bias"]
-    width = config.intermediate_size if index < config.first_k_dense_replace else config.moe_intermediate_size
-    yield "mlp.gate_up.weight", torch.cat([_gate_up(checkpoint, source, width) for source in sources])
-    yield "mlp.down.weight", torch.cat([checkpoint[f"{source}down_proj.weight"] for source in sources], dim=1)
-
-
-def _gate_up(checkpoint: Checkpoint, source: str, width: int) -> Tensor:
-    """gate_proj and up_proj [n * width, hidden] as n blocks of `width` gate rows and `width` up rows."""
-    gate = torch.unflatten(checkpoint[f"{source}gate_proj.weight"], 0, (-1, width))
-    up = torch.unflatten(checkpoint[f"{source}up_proj.weight"], 0, (-1, width))
-    return torch.stack([gate, up], dim=1).flatten(0, 2)
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -106,16 +87,4 @@ def _place(root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         for parameter in module.parameters(recurse=False):
             parameter.data = parameter.data.to(device, wanted)
         for buffer in module.buffers(recurse=False):
-            buffer.data = buffer.data.to(device)
-
-
-def _reduce(layer: nn.Module) -> None:
-    """Give the CPU's kernels the projections of a layer."""
-    for parent in list(layer.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Projection):
-                setattr(parent, name, CpuProjection(child.weight.detach(), _detached(child.bias)))
-
-
-def _detached(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.detach()
+            buffer.data = buffer.data.to(device, wanted)

@@ -54,12 +54,13 @@ def bundled() -> ModelFolder:
 
 
 def make_oracle(folder: Path, seed: int = 0, **overrides: Any) -> Any:
-    """A random DeepseekV3ForCausalLM with lively router biases, saved into `folder`."""
+    """A random DeepSeek-V3 (or V2) of transformers with lively router biases, saved into `folder`."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = transformers.DeepseekV3Config(**{**TINY, **overrides})
-        oracle = transformers.DeepseekV3ForCausalLM(config).eval()
+        values = {"model_type": "deepseek_v3", **TINY, **overrides}
+        config = transformers.AutoConfig.for_model(**values)
+        oracle = transformers.AutoModelForCausalLM.from_config(config).eval()
         for name, tensor in [*oracle.named_parameters(), *oracle.named_buffers()]:
             if "inv_freq" in name or (tensor.dim() == 1 and "correction_bias" not in name):
                 continue
