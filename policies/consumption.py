@@ -32,12 +32,17 @@ def consumption(
 ) -> Consumption:
     """What a call that is over used, of whose answer so many ``characters`` were delivered.
 
-    Nothing, if nobody answered it or it never was sent. Leaving before the first content costs the prompt.
+    Nothing, if nobody answered it, if it never was sent, or if the cache had the answer. Leaving before
+    the first content costs the prompt.
     """
     if reply is None:
         if failure is not None or not call.attempts:
             return Consumption(_NOTHING)
         return Consumption(Usage(input=estimate(call).input), estimated=True)
+    if reply.cached is not None and reply.cached.served:
+        return Consumption(_NOTHING)
+    if reply.cached is not None and reply.cached.served:
+        return Consumption(_NOTHING)
     if reply.usage is not None:
         return Consumption(reply.usage)
     guess = estimate(call)

@@ -61,7 +61,7 @@ def _merge(held: dict[str, Any], added: dict[str, Any]) -> None:
             _merge(old, value)
         elif isinstance(old, list) and isinstance(value, list):
             held[name] = _joined(name, old, value)
-        elif value != "" and old != value:
+        elif value and value != old:
             raise Unclear(name)
 
 
