@@ -296,6 +296,30 @@ class CacheDropped:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class UsageCounted:
+    """What finished calls of a model, by its configured name, and a tier came to.
+
+    ``cost`` is in billionths of a dollar, without that of ``unpriced`` calls, whose price isn't known.
+    """
+
+    model: str
+    tier: str
+    usage: Usage
+    cost: int
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFlushed:
+    """A batch of the usage ledger was written or dropped; ``away`` tells that the database didn't take it."""
+
+    written: int
+    dropped: int
+    waiting: int
+    away: bool
+
+
 Fact = (
     CallRefused
     | CallStarted
@@ -325,4 +349,6 @@ Fact = (
     | CallCoalesced
     | CacheEvicted
     | CacheDropped
+    | UsageCounted
+    | LedgerFlushed
 )

@@ -183,7 +183,7 @@ def daily_sums(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in entries:
-        model = entry.model if entry.upstream else entry.route
+        model = entry.model if entry.served_model else entry.route
         names = (entry.tenant, entry.key_id, entry.tier, model, entry.upstream, entry.served_model)
         group = (day_of(entry.at), *names)
         row = found.get(group)
