@@ -1,7 +1,6 @@
 """The command ``tidegate``."""
 
 import asyncio
-import sqlite3
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +41,7 @@ def serve(
 ) -> None:
     """Run the gateway."""
     from gateway.commands.serve import run  # noqa: PLC0415 - only this command needs the server's imports
+    from gateway.stores.database import DatabaseUnusable  # noqa: PLC0415
     from gateway.supervisor import Launch  # noqa: PLC0415
 
     if config is None and DEFAULT_CONFIG.exists():
@@ -54,7 +54,7 @@ def serve(
     except OSError as error:
         errors.print(f"tidegate: can't listen: {error.strerror or error}")
         raise typer.Exit(1) from None
-    except sqlite3.Error as error:
+    except DatabaseUnusable as error:
         errors.print(f"tidegate: can't open the database: {error}")
         raise typer.Exit(1) from None
 

@@ -1,7 +1,8 @@
 """Who is calling: every key in memory, in step with the configuration and the database."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from gateway.settings import DeclaredKey
@@ -42,7 +43,7 @@ class Keyring:
         """Read the stored keys again if any has changed since the last time."""
         revision = await self._store.revision()
         if revision != self._revision:
-            self._stored = {key.digest: key for key in await self._store.list()}
+            self._stored = dict(pair for key in await self._store.list() for pair in _secrets(key))
             self._by_digest = self._stored | self._declared
             self._revision = revision
 
@@ -70,6 +71,14 @@ class Keyring:
     def allows(key: Key, model: str) -> bool:
         """Whether the key may use a model of this name."""
         return key.models is None or any(fnmatchcase(model, pattern) for pattern in key.models)
+
+
+def _secrets(key: Key) -> Iterator[tuple[str, Key]]:
+    """Each secret's digest and the key as it stands for it: one that was rotated away ends at its time."""
+    yield key.digest, key
+    if key.old_digest is not None and key.old_until is not None:
+        until = key.old_until if key.expires is None else min(key.old_until, key.expires)
+        yield key.old_digest, replace(key, digest=key.old_digest, expires=until)
 
 
 def require(key: Key, needed: Role) -> None:

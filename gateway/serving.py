@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
 from gateway.keyring import Keyring
@@ -14,8 +15,10 @@ from gateway.parts import Parts
 from gateway.providers.accounts import accounts_of
 from gateway.settings import LocalProvider, Settings
 from gateway.stack import Roads, Stacks
+from gateway.stores.audit import Audit
 from gateway.stores.keys import KeyStore
 from gateway.stores.orders import OrderBook
+from gateway.stores.revisions import current
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
 from policies.ports import Clock, Meter
@@ -49,8 +52,24 @@ class Configured:
 class Stores:
     """What is kept in the database."""
 
+    engine: AsyncEngine
     keys: KeyStore
     orders: OrderBook
+    audit: Audit
+
+    @classmethod
+    def over(cls, engine: AsyncEngine, wall_time: Callable[[], float]) -> "Stores":
+        """The stores of one database."""
+        return cls(
+            engine,
+            KeyStore(engine, wall_time),
+            OrderBook(engine, wall_time),
+            Audit(engine, wall_time),
+        )
+
+    async def revisions(self) -> Mapping[str, int]:
+        """A number for each of them that grows with every change."""
+        return await current(self.engine)
 
 
 class Serving:
@@ -69,6 +88,7 @@ class Serving:
         self.upstreams = Upstreams(parts)
         self.stores = stores
         self.keyring = Keyring(stores.keys)
+        self._revisions: Mapping[str, int] = {}
         self._last_order = 0
         self.clock: Clock = parts.clock
         self.meter: Meter = parts.meter
@@ -86,6 +106,15 @@ class Serving:
         for order in await self.stores.orders.standing():
             self.upstreams.obey(order)
         self._last_order = await self.stores.orders.last()
+
+    async def refresh(self) -> None:
+        """Read again what has changed in the database, at whichever process, since the last time."""
+        revisions = await self.stores.revisions()
+        if revisions.get("keys") != self._revisions.get("keys"):
+            await self.keyring.refresh()
+        if revisions.get("orders") != self._revisions.get("orders"):
+            await self.follow_orders()
+        self._revisions = revisions
 
     async def follow_orders(self) -> None:
         """Obey what operators ordered since the last time, at whichever worker."""

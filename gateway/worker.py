@@ -17,7 +17,6 @@ from types import FrameType
 
 import uvicorn
 import uvloop
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.access_log import AccessLog
 from gateway.app import create_app
@@ -29,15 +28,14 @@ from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
 from gateway.serving import Configured, Serving, Stores
 from gateway.settings import ConfigError, Settings, default_settings, load
-from gateway.stores.database import open_database
-from gateway.stores.keys import KeyStore
-from gateway.stores.orders import OrderBook
+from gateway.stores.database import AWAY, open_database
 from policies.errors import ShuttingDown
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 2048
 _KEEP_ALIVE = 75
 _UPKEEP_INTERVAL = 1.0
+_DATABASE_PATIENCE = 10.0
 _GRACE = 5.0
 _GC_THRESHOLD = 20_000
 
@@ -78,8 +76,8 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
 
     settings = _first_settings(read, run_dir)
     metrics = Metrics()
-    database = open_database(settings.database)
-    stores = Stores(KeyStore(database, wall_time), OrderBook(database, wall_time))
+    database = open_database(settings.database.get_secret_value())
+    stores = Stores.over(database, wall_time)
     transport = EnvironmentTransport()
     configured = Configured(
         load=read,
@@ -143,7 +141,7 @@ def _reload(serving: Serving) -> None:
 
 
 async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics, supervisor: int) -> None:
-    """Follow changed keys and new orders within a second, and stop when the supervisor is gone."""
+    """Follow what changes in the database within a second, and stop when the supervisor is gone."""
     while True:
         await serving.clock.sleep(_UPKEEP_INTERVAL)
         metrics.observe(serving.upstreams.reports(), serving.budgets_left())
@@ -152,9 +150,9 @@ async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics
             server.stop()
             return
         try:
-            await serving.keyring.refresh()
-            await serving.follow_orders()
-        except SQLAlchemyError as error:
+            async with asyncio.timeout(_DATABASE_PATIENCE):
+                await serving.refresh()
+        except AWAY as error:
             _LOG.warning("the database could not be read, what is known stays: %s", error)
 
 

@@ -42,7 +42,7 @@ async def run(launch: Launch) -> None:
 
 
 async def _prepare(settings: Settings) -> FirstKeys:
-    database = open_database(settings.database)
+    database = open_database(settings.database.get_secret_value())
     try:
         await migrate(database)
         keys = KeyStore(database, wall_time)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 
 from gateway.settings.accounts import LOCAL, Account, LocalProvider, ProviderName
 from gateway.settings.base import Secret, Section, Text, Whole
+from gateway.settings.database import DatabaseUrl
 from gateway.settings.limits import Limits
 from gateway.settings.problems import Fault, KeyPath, faulty, nearest
 from gateway.settings.routes import Model, Target
@@ -32,14 +33,6 @@ def _origin(origin: str) -> str:
     if origin != "*" and not _ORIGIN.fullmatch(origin):
         raise ValueError("must be '*' or an origin such as https://app.example.com, with no path")
     return origin
-
-
-def _database(url: str) -> str:
-    if not url.startswith("sqlite:///"):
-        raise ValueError(
-            "must be a SQLite URL such as sqlite:///tidegate.db, the only database of this release"
-        )
-    return url
 
 
 def _key(secret: Secret) -> Secret:
@@ -119,7 +112,7 @@ class Settings(Section):
 
     server: Server = Server()
     store: StoreUrl = SecretStr(MEMORY)
-    database: Annotated[str, AfterValidator(_database)] = "sqlite:///tidegate.db"
+    database: DatabaseUrl = SecretStr("sqlite:///tidegate.db")
     admin: Admin = Admin()
     providers: Mapping[ProviderName, Account] = Field(default_factory=_bundled_providers)
     tiers: Mapping[Text, Tier] = Field(default_factory=dict)

@@ -7,7 +7,9 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.stores.audit import GATEWAY, Author, Subject, record
 from gateway.stores.database import metadata
+from gateway.stores.revisions import changing
 
 orders = sa.Table(
     "orders",
@@ -43,11 +45,13 @@ class OrderBook:
         self._engine = engine
         self._wall_time = wall_time
 
-    async def give(self, upstream: str, action: Action) -> None:
+    async def give(self, upstream: str, action: Action, by: Author = GATEWAY) -> None:
         """Write an order down; whoever reads next obeys it."""
-        async with self._engine.begin() as connection:
-            row = {"upstream": upstream, "action": action.value, "given": self._wall_time()}
-            await connection.execute(orders.insert().values(row))
+        at = self._wall_time()
+        async with changing(self._engine, "orders") as change:
+            row = {"upstream": upstream, "action": action.value, "given": at}
+            await change.connection.execute(orders.insert().values(row))
+            await record(change.connection, at, by, action.value, subject=Subject.UPSTREAM, name=upstream)
 
     async def since(self, number: int) -> list[Order]:
         """The orders that came after ``number``, in their order."""

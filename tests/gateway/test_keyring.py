@@ -120,6 +120,29 @@ async def test_a_key_ends_at_its_time(ring, store):
         ring.identify(secret, NOW + 5)
 
 
+async def test_a_secret_that_was_rotated_away_opens_until_its_time(ring, store):
+    key, old = await store.create(name="n", tenant="t")
+    _, new = await store.rotate(key.id, grace=5)
+    await ring.refresh()
+    assert ring.identify(new, NOW + 99).id == ring.identify(old, NOW + 4.9).id == key.id
+    with pytest.raises(AuthenticationFailed, match="expired"):
+        ring.identify(old, NOW + 5)
+    _, newest = await store.rotate(key.id)
+    await ring.refresh()
+    assert ring.identify(newest, NOW)
+    for gone in (old, new):
+        with pytest.raises(AuthenticationFailed):
+            ring.identify(gone, NOW)
+
+
+async def test_a_rotated_secret_opens_no_longer_than_its_key(ring, store):
+    key, old = await store.create(name="n", tenant="t", expires=NOW + 3)
+    await store.rotate(key.id, grace=60)
+    await ring.refresh()
+    with pytest.raises(AuthenticationFailed, match="expired"):
+        ring.identify(old, NOW + 3)
+
+
 async def test_declaring_anew_replaces_declared_keys_and_keeps_stored_ones(ring, store):
     _, secret = await store.create(name="stored", tenant="t")
     await ring.refresh()

@@ -93,7 +93,7 @@ def test_the_defaults_serve_the_bundled_model():
     assert settings.server.host == "127.0.0.1"
     assert (settings.server.port, settings.server.workers, settings.server.cors) == (8080, 1, None)
     assert (settings.server.drain, settings.server.ping) == (30, 10)
-    assert settings.database == "sqlite:///tidegate.db"
+    assert settings.database.get_secret_value() == "sqlite:///tidegate.db"
     assert settings.admin.key is None
     assert settings.providers == {"local": LocalProvider(preset="local")}
     assert settings.models["smollm2-135m-moe"].route == ((Target("local", "smollm2-135m-moe"),),)
@@ -155,7 +155,7 @@ def test_values_come_from_the_environment(loaded):
     text = "server: {host: '${HOST}', port: '${PORT:-9000}'}\ndatabase: sqlite:///${DIR:-/var}/$$.db\n"
     settings = loaded(text, {"HOST": "::1"})
     assert (settings.server.host, settings.server.port) == ("::1", 9000)
-    assert settings.database == "sqlite:////var/$.db"
+    assert settings.database.get_secret_value() == "sqlite:////var/$.db"
     assert loaded(text, {"HOST": "::1", "PORT": "1", "DIR": ""}).server.port == 1
 
 
@@ -177,7 +177,8 @@ SPILLS = [
     "admin: {key: !hunter2!x y}",
     "admin: {key: !hunter2 x}",
     'admin: {key: "hunter2\\nhunter2"}',
-    "database: postgresql://me:hunter2@db/x",
+    "database: mysql://me:hunter2@db/x",
+    "database: postgresql://me:hunter2@db/x?hunter=2",
     "keys: [{name: a, key: 'sha256:hunter2', tenant: t}]",
     "keys: [{name: a, key: hunter2}, {name: a, key: hunter2, tenant: t, tear: t}]",
     "providers: {a: {preset: deepseek, api_key: [hunter2]}}",

@@ -59,8 +59,24 @@ BAD_FILES = {
         "5: server.cors.origins[1]: must be '*' or an origin such as https://app.example.com, with no path",
     ),
     "another database": (
-        "database: postgresql://me:hunter2@db/x\n",
-        "1: database: must be a SQLite URL such as sqlite:///tidegate.db, the only database of this release",
+        "database: mysql://me:hunter2@db/x\n",
+        "1: database: must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME",
+    ),
+    "a database by its old name": (
+        "database: postgres://db/x\n",
+        "1: database: must begin with postgresql://",
+    ),
+    "a database without its name": (
+        "database: postgresql://db\n",
+        "1: database: must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME",
+    ),
+    "an option that no database has": (
+        "database: postgresql://db/x?ssl=true\n",
+        "1: database: ssl is no option of it; those are host, port, sslmode",
+    ),
+    "a database with a TLS that there isn't": (
+        "database: postgresql://db/x?sslmode=yes\n",
+        "1: database: sslmode must be one of allow, disable, prefer, require, verify-ca, verify-full",
     ),
     "a number for a key": (
         "admin:\n  key: 12345\n",
