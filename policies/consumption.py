@@ -41,8 +41,6 @@ def consumption(
         return Consumption(Usage(input=estimate(call).input), estimated=True)
     if reply.cached is not None and reply.cached.served:
         return Consumption(_NOTHING)
-    if reply.cached is not None and reply.cached.served:
-        return Consumption(_NOTHING)
     if reply.usage is not None:
         return Consumption(reply.usage)
     guess = estimate(call)
