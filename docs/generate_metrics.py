@@ -21,6 +21,7 @@ BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 GROUPS = {
     "Calls": ("gen_ai_", "tidegate_requests", "tidegate_inflight", "tidegate_overhead", "tidegate_queue"),
     "Upstreams": ("tidegate_upstream_",),
+    "Usage and its ledger": ("tidegate_usage_", "tidegate_ledger_"),
     "What was done about failures": ("",),
 }
 """Headings in the page's order, and how the names below them begin; the first that fits takes a metric."""

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, genera
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.metrics.calls import CallSeries
+from gateway.metrics.ledger import LedgerSeries
 from gateway.metrics.recovery import RecoverySeries
 from gateway.metrics.upstreams import UpstreamSeries
 from gateway.upstreams import UpstreamReport
@@ -33,6 +34,7 @@ class Metrics:
             **CallSeries(self.registry).observers,
             **self._upstreams.observers,
             **self._recovery.observers,
+            **LedgerSeries(self.registry).observers,
         }
 
     def emit(self, fact: Fact) -> None:
