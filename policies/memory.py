@@ -3,7 +3,7 @@
 All-or-nothing is plain here: look at every bucket, then write to all of them or to none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from policies.ratelimit import EMPTY, Bucket, Charge, Level, Verdict, drained
 
@@ -12,10 +12,14 @@ _SWEEP_FROM = 1024
 
 
 class MemoryStore:
-    """A BucketStore. ``now`` tells seconds since the epoch, which days and months need."""
+    """A BucketStore. ``now`` tells seconds since the epoch, which days and months need.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    ``before`` is what buckets held when an earlier one ended.
+    """
+
+    def __init__(self, now: Callable[[], float], before: Mapping[str, Level] | None = None) -> None:
         self._now = now
+        self._before = dict(before or {})
         self._levels: dict[str, tuple[Bucket, Level]] = {}
         self._slots: dict[str, dict[str, float]] = {}
         self._sweep_at = _SWEEP_FROM
@@ -34,7 +38,7 @@ class MemoryStore:
             if bucket.limit.window is None:
                 self._hold(bucket, holder, now)
             else:
-                self._levels[bucket.key] = bucket, Level(amount + cost, now)
+                self._write(bucket, amount + cost, now)
         if len(self._levels) > self._sweep_at:
             self._sweep(now)
         return Verdict(True, now, charges, amounts)
@@ -52,7 +56,7 @@ class MemoryStore:
             amount = self.amount(bucket, now)
             over = not bucket.limit.rolls and not drained(bucket.limit, Level(1.0, taken_at), now)
             if charge.cost > 0 or not over:
-                self._levels[bucket.key] = bucket, Level(max(0.0, amount + charge.cost), now)
+                self._write(bucket, max(0.0, amount + charge.cost), now)
 
     async def renew(self, holder: str, buckets: Sequence[Bucket]) -> None:
         now = self._now()
@@ -66,12 +70,18 @@ class MemoryStore:
             for holder in [holder for holder, until in held.items() if until <= now]:
                 del held[holder]
             return float(len(held))
-        _, level = self._levels.get(bucket.key, (bucket, EMPTY))
+        found = self._levels.get(bucket.key)
+        level = self._before.get(bucket.key, EMPTY) if found is None else found[1]
         return drained(bucket.limit, level, now)
 
     def levels(self) -> dict[str, Level]:
         """What every bucket held when it was last written to."""
         return {key: level for key, (_, level) in self._levels.items()}
+
+    def level(self, key: str) -> Level | None:
+        """What a bucket held when it was last written to."""
+        found = self._levels.get(key)
+        return None if found is None else found[1]
 
     def restore(self, bucket: Bucket, level: Level) -> None:
         """Start a bucket that isn't known yet from a level that somebody else knew."""
@@ -80,7 +90,13 @@ class MemoryStore:
     def clear(self) -> None:
         """Forget everything."""
         self._levels.clear()
+        self._before.clear()
         self._slots.clear()
+
+    def _write(self, bucket: Bucket, amount: float, now: float) -> None:
+        self._levels[bucket.key] = bucket, Level(amount, now)
+        if self._before:
+            self._before.pop(bucket.key, None)
 
     def _hold(self, bucket: Bucket, holder: str, now: float) -> None:
         self._slots.setdefault(bucket.key, {})[holder] = now + bucket.limit.ttl

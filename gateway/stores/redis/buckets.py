@@ -11,9 +11,9 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError
 
-from gateway.stores.redis.connect import Client, close
+from gateway.stores.redis.connect import AWAY, Client, close
 from gateway.stores.redis.seeds import Seeds
 from policies.facts import SettlementLost
 from policies.periods import bounds
@@ -22,7 +22,6 @@ from policies.ratelimit import Bucket, Charge, Limit, Verdict
 
 _MOST_BEHIND = 10_000
 _AT_ONCE = 8
-_AWAY = (RedisError, RedisClusterException, OSError, TimeoutError)
 _NO_PERIOD = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -104,7 +103,7 @@ class RedisStore:
         try:
             async with self._clock.timeout_at(self._clock.now() + self._timeout):
                 await self._client.set("tidegate:probe", "1", px=1000)
-        except _AWAY as error:
+        except AWAY as error:
             pool = getattr(self._client, "connection_pool", None)
             if pool is not None:
                 await pool.disconnect(inuse_connections=False)
@@ -137,7 +136,7 @@ class RedisStore:
         try:
             async with self._clock.timeout_at(self._clock.now() + self._timeout):
                 return await script([bucket.key for bucket in buckets], args)
-        except _AWAY as error:
+        except AWAY as error:
             raise StoreUnavailable(_why(error)) from None
 
     def _arguments(self, holder: str, charges: Sequence[Charge]) -> list[Any]:

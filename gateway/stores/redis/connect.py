@@ -13,8 +13,12 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 Client = Redis | RedisCluster
+
+AWAY = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What is raised by a server that can't be reached, doesn't answer in time or refuses."""
 
 _CONNECTIONS = 16
 _SENTINEL_PORT = 26379

@@ -1,6 +1,6 @@
 """What this replica last knew of each bucket, so that a store that lost its memory starts from there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from policies.ratelimit import Charge, Level, Verdict
 
@@ -38,6 +38,10 @@ class Seeds:
             level = self._known.get(charge.bucket.key)
             if level is not None:
                 self._known[charge.bucket.key] = Level(max(0.0, level.amount + charge.cost), level.at)
+
+    def restore(self, levels: Mapping[str, Level]) -> None:
+        """What was known when an earlier process ended."""
+        self._known = {**levels, **self._known}
 
     def force(self, key: str, level: Level) -> None:
         """The store wasn't asked for a time: the bucket holds this much at least, whatever it says."""
