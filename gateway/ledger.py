@@ -8,6 +8,7 @@ since it may have come through all the same.
 
 import asyncio
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -29,10 +30,9 @@ _AWAY = (OperationalError, InterfaceError, TimeoutError, OSError)
 class LedgerOptions:
     """Batches of at most ``batch`` entries are written every ``interval``.
 
-    ``most`` entries are kept in memory, and rows for ``keep`` in the database; times are in seconds.
+    At most ``most`` entries are kept in memory. Times are in seconds.
     """
 
-    keep: float
     interval: float = 0.4
     batch: int = 500
     most: int = 100_000
@@ -52,6 +52,8 @@ class Ledger:
         wall_time: Callable[[], float],
         meter: Meter,
     ) -> None:
+        self.keep = math.inf
+        """Seconds after which rows are deleted from the database."""
         self._store = store
         self._options = options
         self._clock = clock
@@ -84,10 +86,10 @@ class Ledger:
             await self.flush()
 
     async def prune(self) -> None:
-        """Delete rows that are older than they are kept, until cancelled. The daily sums stay."""
+        """Delete rows that are older than ``keep``, until cancelled. The daily sums stay."""
         while True:
             try:
-                while await self._store.prune(self._wall_time() - self._options.keep):
+                while await self._store.prune(self._wall_time() - self.keep):
                     await self._clock.sleep(0)
             except (SQLAlchemyError, OSError) as error:
                 _LOG.warning("old rows of the usage ledger could not be deleted: %s", _said(error))

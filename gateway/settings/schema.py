@@ -20,7 +20,7 @@ from gateway.settings.problems import Fault, KeyPath, faulty, nearest
 from gateway.settings.routes import Model, Target
 from gateway.settings.store import MEMORY, StoreUrl
 from gateway.settings.tiers import DEFAULT_TIER, Tenant, Tier
-from gateway.settings.units import Duration, Size
+from gateway.settings.units import Duration, Period, Size
 
 LOCAL_MODEL = "smollm2-135m-moe"
 
@@ -92,6 +92,12 @@ class DeclaredKey(Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Ledger(Section):
+    """The usage ledger: its rows go after `keep` seconds, its daily sums stay."""
+
+    keep: Period = Field(default=90 * 86400.0, gt=0)
+
+
 class Observability(Section):
     """What the gateway tells about itself."""
 
@@ -119,6 +125,7 @@ class Settings(Section):
     tenants: Mapping[Text, Tenant] = Field(default_factory=dict)
     models: Mapping[Text, Model] = Field(default_factory=_bundled_models)
     keys: tuple[DeclaredKey, ...] = ()
+    ledger: Ledger = Ledger()
     observability: Observability = Observability()
 
     @field_validator("models")

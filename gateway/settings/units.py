@@ -9,12 +9,13 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z%]+)", re.ASCII)
 _LONGEST = 32
 
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_LONG = {"h": Decimal(3600), "d": Decimal(86400)}
 _BYTES = {
     "B": Decimal(1),
     "kB": Decimal(10**3),
@@ -41,6 +42,11 @@ def duration(text: object) -> float:
     return float(_parse(text, _SECONDS, "must be a duration with its unit, such as 250ms, 30s, 10m or 1h"))
 
 
+def period(text: object) -> float:
+    """Return seconds for `12h` or `90d`; ValueError for anything else."""
+    return float(_parse(text, _LONG, "must be a period with its unit, such as 12h or 90d"))
+
+
 def size(text: object) -> int:
     """Return whole bytes for `512B`, `64KiB`, `32MiB` or `1GiB` (kB, MB, GB too); ValueError otherwise."""
     complaint = "must be a size with its unit, such as 512B, 64KiB, 32MiB or 1GiB"
@@ -58,6 +64,54 @@ def percent(text: object) -> float:
     return float(share)
 
 
-Duration = Annotated[float, BeforeValidator(duration)]
-Size = Annotated[int, BeforeValidator(size)]
-Share = Annotated[float, BeforeValidator(percent)]
+def _plain(amount: Decimal) -> str:
+    return format(amount.normalize(), "f")
+
+
+def _written_duration(seconds: float) -> str:
+    return f"{_plain(Decimal(repr(seconds)))}s"
+
+
+def _written_period(seconds: float) -> str:
+    return f"{_plain(Decimal(repr(seconds)) / 86400)}d"
+
+
+def _written_size(count: int) -> str:
+    return f"{count}B"
+
+
+def _written_share(fraction: float) -> str:
+    return f"{_plain(Decimal(repr(fraction)) * 100)}%"
+
+
+def _text(units: dict[str, Decimal], *examples: str) -> WithJsonSchema:
+    number = r"\d{1,12}(\.\d{1,6})?"
+    return WithJsonSchema(
+        {"type": "string", "pattern": f"^{number}({'|'.join(units)})$", "examples": list(examples)}
+    )
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(duration),
+    PlainSerializer(_written_duration, when_used="json"),
+    _text(_SECONDS, "250ms", "30s", "10m", "1h"),
+]
+Period = Annotated[
+    float,
+    BeforeValidator(period),
+    PlainSerializer(_written_period, when_used="json"),
+    _text(_LONG, "12h", "90d"),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(size),
+    PlainSerializer(_written_size, when_used="json"),
+    _text(_BYTES, "64KiB", "32MiB"),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(percent),
+    PlainSerializer(_written_share, when_used="json"),
+    _text(_SHARES, "10%"),
+]

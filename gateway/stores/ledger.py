@@ -149,7 +149,7 @@ class LedgerStore:
         )
 
     async def write(self, entries: Sequence[Entry]) -> None:
-        """Write all of them, or find that they are there already."""
+        """Write all of them, or find that they are there already. Raises SQLAlchemyError and OSError."""
         rows = [{name: getattr(entry, name) for name in _COLUMNS} for entry in entries]
         try:
             async with self._engine.begin() as connection:

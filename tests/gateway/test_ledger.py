@@ -15,7 +15,7 @@ from tests.kit.ledger import NOON, make_entry
 from tests.kit.upstream import RecordingMeter
 
 EVER = Period(*(sa.func.date(day) for day in ("2026-01-01", "2027-12-31")))
-OPTIONS = LedgerOptions(keep=90 * 86400, interval=0.01, batch=10, most=50, last_chance=0.2)
+OPTIONS = LedgerOptions(interval=0.01, batch=10, most=50, last_chance=0.2)
 
 
 @pytest.fixture
@@ -172,6 +172,7 @@ async def test_closing_gives_up_on_a_database_that_stays_away(bench, locked, cap
 
 
 async def test_old_rows_are_deleted(bench):
+    bench.ledger.keep = 90 * 86400
     bench.ledger.note(make_entry(request="old", at=NOON - 91 * 86400))
     bench.ledger.note(make_entry(request="new", at=NOON - 89 * 86400))
     await bench.ledger.flush()

@@ -7,7 +7,7 @@ from gateway.settings import Settings, load
 from gateway.settings.accounts import LocalProvider, Provider
 from gateway.settings.prices import Price, PriceWindow
 from gateway.settings.routes import Model, Retries, Timeouts
-from gateway.settings.schema import Admin, DeclaredKey, Observability, Server
+from gateway.settings.schema import Admin, DeclaredKey, Ledger, Observability, Server
 from gateway.settings.tiers import Queue, Tenant, Tier
 from gateway.settings.upkeep import Probe, Window
 
@@ -28,6 +28,7 @@ SECTIONS = [
     (Tier, {}),
     (Tenant, {}),
     (DeclaredKey, {"name": "n", "key": "k", "tenant": "t"}),
+    (Ledger, {}),
     (Observability, {}),
 ]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings.env import BadReference, expand
-from gateway.settings.units import duration, percent, size
+from gateway.settings.units import duration, percent, period, size
 
 WHOLE = st.integers(min_value=0, max_value=10**9)
 
@@ -37,6 +37,17 @@ def test_percentages(text, share):
 def test_what_is_no_duration(text):
     with pytest.raises(ValueError, match="must be a duration with its unit"):
         duration(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("12h", 43200), ("90d", 7776000), ("0.5d", 43200)])
+def test_periods(text, seconds):
+    assert period(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["90", "90D", "1w", "30s", 90, None])
+def test_what_is_no_period(text):
+    with pytest.raises(ValueError, match="must be a period with its unit"):
+        period(text)
 
 
 @pytest.mark.parametrize("text", ["32", "32mb", "MiB", "-1B", "1 B", 32])
