@@ -20,6 +20,11 @@ class RunDir:
         return self.path / "counters"
 
     @property
+    def valkey_socket(self) -> Path:
+        """Where the workers' own Valkey listens, if they have one."""
+        return self.path / "valkey.sock"
+
+    @property
     def good_config(self) -> Path:
         """Where the last configuration without faults is kept, if there is a file."""
         return self.path / "tidegate.yaml"

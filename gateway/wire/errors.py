@@ -12,6 +12,9 @@ import orjson
 
 from policies import errors
 
+_SOON = 60.0
+"""Seconds. The SDKs wait no longer than that, and try again too early instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
@@ -77,7 +80,8 @@ def render(error: errors.GatewayError) -> ErrorResponse:
 
 
 def _headers(error: errors.GatewayError) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-should-retry", b"true" if error.retryable else b"false")]
+    soon = error.retry_after is None or error.retry_after <= _SOON
+    headers = [(b"x-should-retry", b"true" if error.retryable and soon else b"false")]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after * 1000)))

@@ -239,6 +239,52 @@ def test_long_answers_keep_their_slots_and_those_of_the_dead_come_free():
     run_virtual(check())
 
 
+def test_spend_is_settled_by_the_price_of_who_answered():
+    bench = Bench("a", limits={"spend": LIMITS["spend"]})
+    buckets = list(bench.buckets.values())
+    claim = Claim(
+        buckets, ESTIMATE, 1, 2, spent=lambda reply, usage: {"up": 0.25}[reply.upstream] * usage.output
+    )
+    service = RateLimit(
+        bench.upstream, resolve=lambda _: claim, store=bench.store, slots=bench.slots, meter=bench.meter
+    )
+
+    async def check():
+        async with service(make_call()) as reply:
+            assert bench.held() == (210,)
+            async for _ in reply.events:
+                pass
+        assert bench.held() == (0.5,)
+
+    run_virtual(check())
+
+
+def test_what_depends_on_no_tokens_tells_nothing_of_estimates():
+    bench = Bench("a", limits={"requests": LIMITS["requests"], "slots": LIMITS["slots"]})
+    assert run_virtual(read_text(bench.service, make_call())) == "a"
+    assert bench.meter.of(ReservationSettled) == []
+
+
+def test_a_slot_that_was_given_back_while_it_was_renewed_is_free():
+    bench = Bench("a", Wait(1), "b", limits={"slots": LIMITS["slots"]})
+    plain = bench.store.renew
+
+    async def slow(holder, buckets):
+        await asyncio.sleep(5)  # on its way, the call ends
+        await plain(holder, buckets)
+
+    bench.store.renew = slow
+
+    async def check():
+        reading = asyncio.create_task(read_text(bench.service, make_call()))
+        await asyncio.sleep(0.5)
+        await bench.slots.renew()
+        assert await reading == "ab"
+        assert bench.held() == (0,)
+
+    run_virtual(check())
+
+
 def test_two_hundred_clients_that_leave_at_random_never_hold_more_than_eight():
     from random import Random  # noqa: PLC0415
 

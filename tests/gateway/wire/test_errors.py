@@ -86,6 +86,11 @@ def test_the_wait_is_told_in_seconds_and_milliseconds_and_never_too_short(wait, 
     assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (seconds, millis)
 
 
+@pytest.mark.parametrize(("wait", "again"), [(None, b"true"), (60, b"true"), (60.1, b"false")])
+def test_nobody_is_told_to_try_again_before_the_time_that_they_would_wait(wait, again):
+    assert dict(wire.render(errors.RateLimited("full", retry_after=wait)).headers)[b"x-should-retry"] == again
+
+
 def test_a_callers_error_names_its_field_and_its_own_code():
     rendered = wire.render(errors.InvalidRequest("no", param="messages", code="invalid_value"))
     assert (rendered.error["param"], rendered.error["code"]) == ("messages", "invalid_value")
