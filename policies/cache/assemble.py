@@ -52,9 +52,10 @@ def _whole(choice: dict[str, Any]) -> dict[str, Any]:
 def _merge(held: dict[str, Any], added: dict[str, Any]) -> None:
     for name, value in added.items():
         old = held.get(name)
-        if value is None or old is None or name in _LATEST:
-            if value is not None or name not in held:
-                held[name] = _numbered(value) if name in _INDEXED and value is not None else value
+        if value is None:
+            held.setdefault(name, None)
+        elif old is None or name in _LATEST:
+            held[name] = _first(name, value)
         elif isinstance(old, str) and isinstance(value, str) and name in _JOINED:
             held[name] = old + value
         elif isinstance(old, dict) and isinstance(value, dict):
@@ -63,6 +64,14 @@ def _merge(held: dict[str, Any], added: dict[str, Any]) -> None:
             held[name] = _joined(name, old, value)
         elif value and value != old:
             raise Unclear(name)
+
+
+def _first(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        copy: dict[str, Any] = {}
+        _merge(copy, value)
+        return copy
+    return _numbered(value) if name in _INDEXED else value
 
 
 def _joined(name: str, old: list[Any], added: list[Any]) -> list[Any]:
@@ -80,6 +89,7 @@ def _joined(name: str, old: list[Any], added: list[Any]) -> list[Any]:
 
 
 def _numbered(calls: list[Any]) -> list[Any]:
+    """Parts of tool calls, each of which says to which it belongs."""
     if not all(isinstance(call, dict) and isinstance(call.get("index"), int) for call in calls):
         raise Unclear("tool_calls")
     if len({call["index"] for call in calls}) < len(calls):

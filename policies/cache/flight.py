@@ -103,7 +103,8 @@ class Reader:
         source = self._flight.source
         usage = None if source is None else source.usage
         self.reply.usage = usage if self._pays else None
-        self.reply.cached = _PAYS if self._pays else replace(_SHARES, saved=usage)
+        if source is None or source.cached is None:
+            self.reply.cached = _PAYS if self._pays else replace(_SHARES, saved=usage)
 
     def _at_hand(self) -> bool:
         return self._next < len(self._flight.events)
