@@ -1,7 +1,7 @@
 # make serve    everything from a bare machine to a running gateway
 # make test     everything from a bare machine to a finished test run
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint format bench docs clean
+.PHONY: help install serve test test-triton lint format bench docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,11 +10,12 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 BENCHED := $(VENV)/.benched
 DOCUMENTED := $(VENV)/.documented
+TRITONED := $(VENV)-triton/.installed
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 ARGS ?=
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(INSTALLED) ## Set up the environment in .venv
 
@@ -23,6 +24,9 @@ serve: $(INSTALLED) ## Start the gateway with the bundled model on 127.0.0.1:808
 
 test: $(DEVELOPED) ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-triton: $(TRITONED) ## Run the Triton kernels in Triton's interpreter (640 MB, no GPU)
+	@TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest tests/local_backend/triton $(ARGS)
 
 lint: $(DEVELOPED) ## Check style, types and the import rule
 	@$(BIN)/ruff check .
@@ -41,7 +45,7 @@ docs: $(DOCUMENTED) ## Build the documentation into site/
 	@$(BIN)/mkdocs build --strict
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) site build dist
+	rm -rf $(VENV) $(VENV)-triton site build dist
 
 $(VENV)/bin/python:
 	@echo "tidegate: making $(VENV) ..."
@@ -57,6 +61,14 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 $(DEVELOPED): $(INSTALLED)
 	@echo "tidegate: installing what tests need ..."
 	@$(PIP) --group dev
+	@touch $@
+
+# Triton's interpreter wants an older numpy than ours; everything else is taken from $(VENV).
+$(TRITONED): $(DEVELOPED)
+	@$(BIN)/python -m venv $(VENV)-triton
+	@$(VENV)-triton/bin/python -m pip install --quiet 'triton==3.6.*' 'numpy==2.2.*'
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(VENV)-triton/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tidegate.pth"
 	@touch $@
 
 $(BENCHED): $(INSTALLED)

@@ -27,6 +27,7 @@ class Kernel(StrEnum):
 PACKAGES = (Kernel.TRITON, Kernel.DEEP_GEMM, Kernel.FLASH_MLA, Kernel.FLASHINFER)
 
 _AMPERE, _ADA, _HOPPER = (8, 0), (8, 9), (9, 0)
+_BLOCK = 128
 _TENSOR_CORE_BYTES = 16
 _FLASH_MLA_SHAPE = (512, 64)
 _FLASH_MLA_BLOCK = 64
@@ -62,20 +63,25 @@ def capabilities(device: torch.device) -> Capabilities:
     return Capabilities("cuda", compute, (int(major), int(minor)), packages)
 
 
-def fp8_gemm(have: Capabilities) -> Kernel:
-    """Activations in tiles of 1x128 times weights in blocks of 128x128, both e4m3."""
-    if have.is_hopper and Kernel.DEEP_GEMM in have.packages:
+def fp8_gemm(have: Capabilities, inner: int, outer: int) -> Kernel:
+    """Activations in tiles of 1x128 times weights [outer, inner] in blocks of 128x128, both e4m3.
+
+    Only Triton and the reference take ragged blocks.
+    """
+    is_whole = inner % _BLOCK == 0 and outer % _BLOCK == 0
+    if is_whole and have.is_hopper and Kernel.DEEP_GEMM in have.packages:
         return Kernel.DEEP_GEMM
-    if have.is_hopper and have.cuda >= (12, 9) and hasattr(functional, "scaled_mm"):
+    if is_whole and have.is_hopper and have.cuda >= (12, 9) and hasattr(functional, "scaled_mm"):
         return Kernel.TORCH
     if have.is_cuda and have.compute >= _ADA and Kernel.TRITON in have.packages:
         return Kernel.TRITON
     return Kernel.REFERENCE
 
 
-def fp8_grouped_gemm(have: Capabilities) -> Kernel:
+def fp8_grouped_gemm(have: Capabilities, inner: int, outer: int) -> Kernel:
     """The same for the experts of a layer."""
-    if have.is_hopper and Kernel.DEEP_GEMM in have.packages:
+    is_whole = inner % _BLOCK == 0 and outer % _BLOCK == 0
+    if is_whole and have.is_hopper and Kernel.DEEP_GEMM in have.packages:
         return Kernel.DEEP_GEMM
     if have.is_cuda and have.compute >= _ADA and Kernel.TRITON in have.packages:
         return Kernel.TRITON

@@ -16,7 +16,7 @@ from local_backend.parallel.group import ParallelGroup
 from local_backend.parallel.layers import AllReduced
 from local_backend.weights.deepseek_io import CONFIG, Checkpoint, read_json
 from local_backend.weights.layers import LayerReader
-from local_backend.weights.repack import Quantization, repack
+from local_backend.weights.repack import Quantization, choose_quantization, repack
 
 # Layers are read and repacked side by side; more threads would only hold more float32 copies at once.
 _LOADERS = 4
@@ -38,7 +38,7 @@ def load_model(  # noqa: PLR0913 - each is a choice of its own
     device: torch.device,
     dtype: torch.dtype,
     *,
-    quantization: Quantization = Quantization.NONE,
+    quantization: Quantization = Quantization.AUTO,
     group: ParallelGroup = ParallelGroup(),  # noqa: B008 - frozen
 ) -> DeepseekV3:
     """Read the weights of `folder` into a model on `device`, with the big products in `dtype`.
@@ -48,12 +48,13 @@ def load_model(  # noqa: PLR0913 - each is a choice of its own
     config = load_config(folder)
     model = DeepseekV3(config, max_length, device, group)
     activations = activation_dtype(device, dtype)
+    form = choose_quantization(quantization, device, config.weight_block_size)
     with Checkpoint(folder, config.weight_block_size) as checkpoint, ThreadPoolExecutor(_LOADERS) as pool:
 
         def load_layer(index: int, layer: nn.Module) -> None:
             _fill(layer, dict(LayerReader(checkpoint, config, index, group).tensors(layer)))
             _place(layer, device, activations)
-            repack(layer, device, dtype, quantization)
+            repack(layer, device, dtype, form)
             if group.size > 1:
                 layer.self_attn = AllReduced(layer.get_submodule("self_attn"), group)
                 layer.mlp = AllReduced(layer.get_submodule("mlp"), group)
