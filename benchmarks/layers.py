@@ -22,10 +22,12 @@ import uvloop
 from mock_upstream import MODEL, stream_frames, unary_reply
 
 from gateway.clock import SystemClock, system_random, wall_time
+from gateway.estimates import TokenEstimates
 from gateway.metrics import Metrics
 from gateway.parts import Parts
 from gateway.providers.accounts import accounts_of
 from gateway.providers.openai import OpenAIUpstream
+from gateway.queues import Queues
 from gateway.settings import Model, Provider, Target
 from gateway.stack import Roads, Stacks
 from gateway.upstreams import Upstreams
@@ -67,7 +69,8 @@ def services() -> dict[str, Service]:
     provider = Provider(preset="openai", base_url="http://upstream.test/v1")
     parts = Parts(SystemClock(), wall_time, system_random(), Metrics(), CannedTransport())
     accounts = accounts_of({"mock": provider}, {})
-    stacks = Stacks(Roads({"mock": provider}, accounts, Upstreams(parts)), parts)
+    roads = Roads({"mock": provider}, accounts, Upstreams(parts), Queues(parts))
+    stacks = Stacks(roads, parts, TokenEstimates())
     catalogue = stacks.catalogue({MODEL: Model(route=((Target("mock", MODEL),),))})
     entry = catalogue.find(MODEL)
     if entry is None:

@@ -10,15 +10,18 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
+from gateway.estimates import TokenEstimates
 from gateway.keyring import Keyring
 from gateway.parts import Parts
 from gateway.providers.accounts import accounts_of
+from gateway.queues import Queues
 from gateway.settings import LocalProvider, Settings
 from gateway.stack import Roads, Stacks
 from gateway.stores.audit import Audit
 from gateway.stores.keys import KeyStore
 from gateway.stores.orders import OrderBook
 from gateway.stores.revisions import current
+from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
 from policies.ports import Clock, Meter
@@ -86,6 +89,9 @@ class Serving:
         self._configured = configured
         self._parts = parts
         self.upstreams = Upstreams(parts)
+        self.queues = Queues(parts)
+        self.tiers = Tiers()
+        self.estimates = TokenEstimates()
         self.stores = stores
         self.keyring = Keyring(stores.keys)
         self._revisions: Mapping[str, int] = {}
@@ -158,7 +164,11 @@ class Serving:
 
     def _apply(self, settings: Settings) -> None:
         accounts = accounts_of(settings.providers, self._configured.local_urls())
-        self.stacks = stacks = Stacks(Roads(settings.providers, accounts, self.upstreams), self._parts)
+        self.tiers.declare(settings.tiers, settings.tenants)
+        self.queues.rule(self.tiers.tiers)
+        self.estimates.declare(settings.models)
+        roads = Roads(settings.providers, accounts, self.upstreams, self.queues)
+        self.stacks = stacks = Stacks(roads, self._parts, self.estimates)
         self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())

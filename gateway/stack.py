@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from gateway.catalogue import Catalogue, Entry
+from gateway.estimates import TokenEstimates
 from gateway.parts import Parts
 from gateway.providers.dialect import Account
 from gateway.providers.openai import OpenAIUpstream
+from gateway.queues import Queues
 from gateway.settings import ASKED, LocalProvider, Model, Provider, Target, Timeouts
 from gateway.upstreams import Upstream, Upstreams
 from policies.adaptive import AdaptiveConcurrency
+from policies.admission import Admission
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.budget import BudgetOptions, RetryBudget
@@ -25,29 +28,32 @@ from policies.service import Service
 from policies.throttle import ClientThrottle
 from policies.timers import SilenceTimers, TimerOptions
 
-_STEP_WAIT = 1.0
-_LAST_WAIT = 60.0
-"""Seconds that a call may wait for its turn: briefly where a later step could take it, else for long."""
+_STEP_WAIT = 0.05
+_LAST_WAIT = 10.0
+"""Seconds that an admitted call waits for a permit that another took before it, or for a hold-off's end."""
 
 _STEP_PATIENCE = 0.05
-"""Before it goes on to a later step a call rides out a reset, and backs off for nothing longer."""
+_LAST_PATIENCE = 60.0
+"""The longest backoff: before a later step just what rides out a reset, else what a client may bear."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roads:
-    """Where calls can go: the configured providers, their accounts and the upstreams behind them."""
+    """Where calls can go: the configured providers, their accounts, and the upstreams with their queues."""
 
     providers: Mapping[str, Provider | LocalProvider]
     accounts: Mapping[str, Sequence[Account]]
     upstreams: Upstreams
+    queues: Queues
 
 
 class Stacks:
     """Builds the services of one configuration. Routes that share an upstream share its member."""
 
-    def __init__(self, roads: Roads, parts: Parts) -> None:
+    def __init__(self, roads: Roads, parts: Parts, estimates: TokenEstimates) -> None:
         self._roads = roads
         self._parts = parts
+        self._estimates = estimates
         self.budgets: dict[tuple[str, int], RetryBudget] = {}
         self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
         self._continuing_accounts = {
@@ -81,6 +87,10 @@ class Stacks:
             continuing=self._continuing(model, steps),
             meter=parts.meter,
         )
+        # Above all that holds a permit: calls wait for one here, in a fair order, and keep their seat as long
+        # as they may need another. All names that lead to the same upstreams share the queue.
+        seating = self._roads.queues.before(self._upstreams_of(model, asked))
+        service = Admission(service, seating, estimates=self._estimates)
         # Above all that waits and tries again: everything spends from the call's one time.
         service = Deadline(service, options=DeadlineOptions(model.timeouts.total), clock=parts.clock)
         # Outermost: sees what the client gets, whatever happened below.
@@ -130,7 +140,7 @@ class Stacks:
         balance = self._balance(model, members)
         is_last = members[0].patience == _LAST_WAIT
         retries = RetryOptions(
-            attempts=model.retries.attempts, patience=_LAST_WAIT if is_last else _STEP_PATIENCE
+            attempts=model.retries.attempts, patience=_LAST_PATIENCE if is_last else _STEP_PATIENCE
         )
         # Above the balance, so that every attempt is a fresh pick.
         service: Service = Retry(
@@ -182,23 +192,37 @@ class Stacks:
             for account in self._roads.accounts[target.provider]
         ]
 
+    def _upstreams_of(self, model: Model, asked: str) -> list[Upstream]:
+        return [
+            self._upstream(target, account, asked)
+            for targets in model.route
+            for target in targets
+            for account in self._roads.accounts[target.provider]
+        ]
+
+    def _upstream(self, target: Target, account: Account, asked: str) -> Upstream:
+        passed_on = target.model == ASKED
+        return self._roads.upstreams.get(
+            self._roads.providers[target.provider],
+            account,
+            asked if passed_on else target.model,
+            passed_on=passed_on,
+        )
+
     def _member(
         self, target: Target, account: Account, timeouts: Timeouts, wait: float, asked: str
     ) -> Member:
-        name = asked if target.model == ASKED else target.model
-        key = (account.name, name, timeouts, wait)
+        upstream = self._upstream(target, account, asked)
+        key = (account.name, upstream.model, timeouts, wait)
         member = self._members.get(key)
         if member is None:
-            provider = self._roads.providers[target.provider]
-            passed_on = target.model == ASKED
-            upstream = self._roads.upstreams.get(provider, account, name, passed_on=passed_on)
             member = self._members[key] = Member(
                 account.name,
                 self.per_upstream(upstream, timeouts, wait),
-                model=name,
-                weight=provider.weight,
+                model=upstream.model,
+                weight=upstream.provider.weight,
                 cost=upstream.price,
-                priority=provider.priority,
+                priority=upstream.provider.priority,
                 health=upstream.health,
                 limits=(upstream.permits,),
                 patience=wait,

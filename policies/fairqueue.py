@@ -15,12 +15,13 @@ from policies.lane import Lane, Ticket
 from policies.service import Call, Usage
 from policies.tiers import Tier, TierOptions, next_tier, owned
 
+DEFAULT = "default"
 _SWEEP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionOptions:
-    """``tiers`` by name; calls of any other tier share one with the defaults.
+    """``tiers`` by name; calls of any other count to ``default``, which has the defaults if it isn't given.
 
     ``max_waiting`` bounds the queue of all tiers together; ``spread`` is the jitter of Retry-After.
     """
@@ -52,19 +53,25 @@ class FairQueue:
         self.waiting = 0
         self._rng = rng
         self._shed = shed
-        self._rest = Tier("", TierOptions(), options.codel)
-        named = {name: Tier(name, tier, options.codel) for name, tier in options.tiers.items()}
-        self.tiers: Mapping[str, Tier] = named or {"": self._rest}
-        self._all = [*named.values(), self._rest] if named else [self._rest]
+        self.tiers: dict[str, Tier] = {}
+        self.rule(options.tiers)
         self._swept = 0.0
 
-    def tier_of(self, call: Call) -> Tier:
-        return self.tiers.get(call.tier, self._rest)
+    def rule(self, tiers: Mapping[str, TierOptions]) -> None:
+        """Set the tiers. Those that are no more keep their seats and their queue until both are empty."""
+        self._named = {**tiers, DEFAULT: tiers.get(DEFAULT, TierOptions())}
+        for name, options in self._named.items():
+            tier = self.tiers.get(name)
+            if tier is None:
+                self.tiers[name] = Tier(name, options, self.options.codel)
+            else:
+                tier.options = options
+        self._drop_unnamed()
 
     def ticket(self, call: Call, tokens: Usage, weight: float, now: float) -> Ticket:
         """A call comes: it may be one that was told to come now."""
-        ticket = Ticket(call, cost(tokens), weight, now)
-        tier = self.tier_of(call)
+        tier = self.tiers[call.tier if call.tier in self._named else DEFAULT]
+        ticket = Ticket(call, tier, cost(tokens), weight, now)
         if not tier.mean:
             tier.guess(ticket.cost)
         lane = tier.lanes.get(call.tenant)
@@ -74,12 +81,12 @@ class FairQueue:
 
     def sit(self, ticket: Ticket, now: float) -> None:
         """It takes a seat at once, since nobody waits."""
-        self.tier_of(ticket.call).counters.passed(ticket.call.tenant)
+        ticket.tier.counters.passed(ticket.call.tenant)
         self._sit(ticket, now)
 
     def leave(self, ticket: Ticket, now: float, usage: Usage | None, *, answered: bool) -> None:
         """Its seat is free. What it was charged is settled: by ``usage``, or to nothing without an answer."""
-        tier = self.tier_of(ticket.call)
+        tier = ticket.tier
         tier.running -= 1
         if not answered:
             tier.counters.charge(ticket.call.tenant, -ticket.cost / ticket.weight)
@@ -90,7 +97,7 @@ class FairQueue:
 
     def join(self, ticket: Ticket, now: float, limit: int) -> str | None:
         """Begin to wait; None, or why it may not: "late", since it would wait too long, or "full"."""
-        tier = self.tier_of(ticket.call)
+        tier = ticket.tier
         self._sweep(now)
         tenant = ticket.call.tenant
         lane = tier.lane(tenant, now)
@@ -107,24 +114,26 @@ class FairQueue:
 
     def give_up(self, ticket: Ticket) -> None:
         """It waits no more."""
-        self.tier_of(ticket.call).remove(ticket)
+        ticket.tier.remove(ticket)
         self.waiting -= 1
 
-    def retry_after(self, ticket: Ticket, now: float, limit: int) -> float:
-        """Seconds until a call that is sent away now will find a seat: they are booked for it."""
-        tier = self.tier_of(ticket.call)
+    def retry_after(self, ticket: Ticket, now: float, limit: int, opens_in: float = 0.0) -> float:
+        """Seconds until a call that is sent away now will find a seat: they are booked for it.
+
+        Until ``opens_in`` seconds from now nobody is served.
+        """
+        tier = ticket.tier
         lane = tier.lane(ticket.call.tenant, now)
         seats = self._seats(tier, limit)
-        wait = max(1, ceil(tier.wait(lane, ticket.cost, seats))) * self._rng.uniform(
-            1, 1 + self.options.spread
-        )
-        wait = tier.book(now, wait, ticket.cost, seats)
+        fair = max(1, ceil(opens_in + tier.wait(lane, ticket.cost, seats)))
+        spread = self._rng.uniform(1, 1 + self.options.spread)
+        wait = tier.book(now, fair * spread, ticket.cost, seats)
         lane.promise(mark_of(ticket.call), now, wait, ticket.cost)
         return wait
 
     def next(self, now: float, limit: int, first_token: float) -> Ticket | None:
         """Who takes the next seat; it is seated. ``first_token`` is how long it will yet wait for that."""
-        while (tier := next_tier(self._all, limit)) is not None:
+        while (tier := next_tier(self.tiers.values(), limit)) is not None:
             lane = tier.next()
             self._shed_late(tier, lane, now, limit)
             ticket = lane.first()
@@ -136,13 +145,13 @@ class FairQueue:
         return None
 
     def _sit(self, ticket: Ticket, now: float) -> None:
-        tier = self.tier_of(ticket.call)
+        tier = ticket.tier
         tier.counters.charge(ticket.call.tenant, ticket.cost / ticket.weight)
         tier.running += 1
         ticket.seated = now
 
     def _seats(self, tier: Tier, limit: int) -> float:
-        return max(1.0, tier.seats, owned(self._all, limit)[tier])
+        return max(1.0, tier.seats, owned(self.tiers.values(), limit).get(tier, 0))
 
     def _too_late(self, ticket: Ticket, tier: Tier, lane: Lane, limit: int) -> bool:
         if ticket.promised or not tier.waiting:
@@ -165,9 +174,8 @@ class FairQueue:
 
     def _make_room(self, tier: Tier) -> bool:
         """Shed the newest call of the lowest tier, if that is lower than this one."""
-        lowest = min(
-            (tier for tier in self._all if tier.waiting), key=lambda tier: tier.options.weight, default=tier
-        )
+        crowded = [tier for tier in self.tiers.values() if tier.waiting]
+        lowest = min(crowded, key=lambda tier: tier.options.weight, default=tier)
         if lowest.options.weight >= tier.options.weight:
             return False
         longest = max(lowest.lanes.values(), key=lambda lane: lane.waiting)
@@ -181,5 +189,11 @@ class FairQueue:
         if now - self._swept < _SWEEP:
             return
         self._swept = now
-        for tier in self._all:
+        for tier in self.tiers.values():
             tier.sweep(now)
+        self._drop_unnamed()
+
+    def _drop_unnamed(self) -> None:
+        for name, tier in list(self.tiers.items()):
+            if name not in self._named and not tier.running and not tier.waiting:
+                del self.tiers[name]

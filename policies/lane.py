@@ -11,9 +11,13 @@ in time is dropped.
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING
 
 from policies.codel import CodelOptions, ControlledDelay
 from policies.service import Call
+
+if TYPE_CHECKING:
+    from policies.tiers import Tier
 
 _GRACE = 0.1
 _LEAST_GRACE = 5.0
@@ -22,16 +26,17 @@ _MOST_PROMISES = 10_000
 
 
 class Ticket:
-    """A call's place: ``promised`` tells that it came back when it was told to.
+    """A call's place in its tier's queue: ``promised`` tells that it came back when it was told to.
 
     ``waits`` is true from when it is queued until it is served, shed or given up; ``seated`` is when it
     took its seat.
     """
 
-    __slots__ = ("arrived", "call", "cost", "promised", "seated", "waits", "weight")
+    __slots__ = ("arrived", "call", "cost", "promised", "seated", "tier", "waits", "weight")
 
-    def __init__(self, call: Call, cost: float, weight: float, now: float) -> None:
+    def __init__(self, call: Call, tier: "Tier", cost: float, weight: float, now: float) -> None:
         self.call = call
+        self.tier = tier
         self.cost = cost
         self.weight = weight
         self.arrived = now

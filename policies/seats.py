@@ -27,6 +27,10 @@ class Seats(Protocol):
         """When a seat may become free though no call ends; infinity when nothing is planned."""
         ...
 
+    def opens_at(self, now: float, /) -> float:
+        """The time before which no seat becomes free, whatever ends."""
+        ...
+
     def watch(self, listener: Callable[[], object], /) -> None:
         """Call ``listener`` whenever a seat may have become free."""
         ...
@@ -34,6 +38,10 @@ class Seats(Protocol):
     def unwatch(self, listener: Callable[[], object], /) -> None:
         """Call it no more."""
         ...
+
+
+_OUT = 60.0
+"""An upstream that wants to hear nothing for longer than this is out, not busy."""
 
 
 class RouteSeats:
@@ -54,7 +62,11 @@ class RouteSeats:
         return free
 
     def limit(self, now: float) -> int:
-        return sum(_usable(healths, now, permits.limit.limit) for permits, healths in self._upstreams.items())
+        return sum(
+            _usable(healths, now, permits.limit.limit)
+            for permits, healths in self._upstreams.items()
+            if permits.limit.retry_at <= now + _OUT
+        )
 
     def ready_at(self, now: float) -> float:
         ready = inf
@@ -62,6 +74,16 @@ class RouteSeats:
             times = [permits.limit.retry_at, *(now + health.wait(now) for health in healths)]
             ready = min([ready, *(time for time in times if time > now)])
         return ready
+
+    def opens_at(self, now: float) -> float:
+        return min(
+            (
+                permits.limit.retry_at
+                for permits, healths in self._upstreams.items()
+                if _usable(healths, now, permits.limit.limit)
+            ),
+            default=now,
+        )
 
     def watch(self, listener: Callable[[], object]) -> None:
         for permits in self._upstreams:

@@ -6,12 +6,14 @@ in shared files (prometheus-client's multiprocess mode), so that any worker answ
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from gateway.metrics.admission import AdmissionSeries
 from gateway.metrics.calls import CallSeries
 from gateway.metrics.ledger import LedgerSeries
 from gateway.metrics.recovery import RecoverySeries
@@ -30,10 +32,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._upstreams = UpstreamSeries(self.registry)
         self._recovery = RecoverySeries(self.registry)
+        self._admission = AdmissionSeries(self.registry)
         self._observers: dict[type[Any], Callable[[Any], None]] = {
             **CallSeries(self.registry).observers,
             **self._upstreams.observers,
             **self._recovery.observers,
+            **self._admission.observers,
             **LedgerSeries(self.registry).observers,
         }
 
@@ -43,10 +47,16 @@ class Metrics:
         if observe is not None:
             observe(fact)
 
-    def observe(self, reports: Iterable[UpstreamReport], budgets: Mapping[tuple[str, int], float]) -> None:
-        """Set the gauges that tell how upstreams are and what retries may still cost."""
+    def observe(
+        self,
+        reports: Iterable[UpstreamReport],
+        budgets: Mapping[tuple[str, int], float],
+        calls: tuple[Counter[str], Counter[str]],
+    ) -> None:
+        """Set the gauges that tell how upstreams are, what retries may cost, which tiers run and wait."""
         self._upstreams.observe(reports)
         self._recovery.observe(budgets)
+        self._admission.observe(*calls)
 
     def expose(self) -> bytes:
         """Write all series in Prometheus's text format, those of all workers where there are several."""

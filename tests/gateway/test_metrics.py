@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -5,8 +7,10 @@ from gateway.metrics import Metrics
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
+    CallAdmitted,
     CallFinished,
     CallRefused,
+    CallShed,
     CallStarted,
     FailedOver,
     LimitChanged,
@@ -112,9 +116,30 @@ def test_the_gauges_of_a_passed_on_model_add_up(metrics):
             "up", model, passed_on, "closed", "", None, limit, 1, 0, 0.0, None, 0.0, None, 1.0
         )
 
-    metrics.observe([report("a", True, 8), report("b", True, 9), report("c", False, 10)], {("chat", 1): 7.5})
+    reports = [report("a", True, 8), report("b", True, 9), report("c", False, 10)]
+    metrics.observe(reports, {("chat", 1): 7.5}, (Counter(), Counter()))
     assert value(metrics, "tidegate_retry_budget", model="chat", step="1") == 7.5
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="*") == 17
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="c") == 10
     assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="closed") == 2
     assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="open") == 0
+
+
+def test_admission_is_counted_by_tier(metrics):
+    call = make_call(tier="never heard of")
+    metrics.emit(CallAdmitted(call, "default", 3.0))
+    metrics.emit(CallShed(call, "free", "late", 9.0))
+    metrics.emit(CallShed(call, "free", "late", 9.0))
+    assert value(metrics, "tidegate_admission_wait_seconds_sum", tier="default") == 3
+    assert value(metrics, "tidegate_admission_shed_total", tier="free", reason="late") == 2
+    metrics.observe([], {}, (Counter(free=4, pro=2), Counter(free=9, pro=0)))
+    assert value(metrics, "tidegate_admission_running", tier="free") == 4
+    assert value(metrics, "tidegate_admission_waiting", tier="free") == 9
+    metrics.observe([], {}, (Counter(pro=1), Counter(pro=0)))
+    assert value(metrics, "tidegate_admission_waiting", tier="free") == 0
+
+
+def test_the_error_of_the_estimate_is_told(metrics):
+    call = make_call(route="chat", estimate=Usage(input=100))
+    metrics.emit(CallFinished(call, "ok", 1.0, 0.5, Usage(input=110, output=5), "up", "m"))
+    assert value(metrics, "tidegate_input_tokens_to_estimate_ratio_sum", model="chat") == 1.1

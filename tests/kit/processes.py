@@ -210,7 +210,7 @@ def settings(upstream_url: str, database: Path, **sections: Any) -> dict[str, An
         "keys": [{"name": "client", "key": CLIENT_KEY, "tenant": "acme"}],
     }
     for name, section in sections.items():
-        config[name] = {**config[name], **section} if isinstance(section, dict) else section
+        config[name] = {**config.get(name, {}), **section} if isinstance(section, dict) else section
     return config
 
 

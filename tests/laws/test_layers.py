@@ -31,10 +31,12 @@ from policies.permits import Permits
 from policies.ratelimit import Bucket, Dimension, Limit, Window
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
+from policies.seating import Seating
 from policies.seats import RouteSeats
 from policies.service import Service, Usage
 from policies.throttle import AcceptRatio, ClientThrottle, ThrottleOptions
 from policies.timers import SilenceTimers, TimerOptions
+from tests.kit.estimates import FixedEstimates
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call
 from tests.kit.virtual_time import LoopClock, run_virtual
 
@@ -59,17 +61,10 @@ class Bench:
 
     def admission(self, inner: Service) -> Service:
         permits = Permits(ConcurrencyLimit(AdaptiveOptions(), random=self.rng), clock=self.clock)
-        admission = Admission(
-            inner,
-            AdmissionOptions(),
-            seats=RouteSeats([(permits, None)]),
-            estimate=lambda _: Usage(input=3, output=2),
-            clock=self.clock,
-            rng=self.rng,
-            meter=self.meter,
-        )
-        self.held += [lambda: admission.queue.waiting, lambda: admission.queue.tiers[""].running]
-        return admission
+        seats = RouteSeats([(permits, None)])
+        seating = Seating(AdmissionOptions(), seats=seats, clock=self.clock, rng=self.rng, meter=self.meter)
+        self.held += [lambda: seating.queue.waiting, lambda: seating.queue.tiers["default"].running]
+        return Admission(inner, seating, estimates=FixedEstimates())
 
     def rate_limit(self, inner: Service) -> Service:
         store = MemoryStore(self.clock.now)

@@ -9,8 +9,10 @@ from policies.admission import Admission
 from policies.errors import Overloaded, UpstreamUnavailable
 from policies.facts import CallAdmitted, CallShed
 from policies.fairqueue import AdmissionOptions
+from policies.seating import Seating
 from policies.service import Usage
 from policies.tiers import TierOptions
+from tests.kit.estimates import FixedEstimates
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
 from tests.kit.virtual_time import LoopClock, run_virtual
 
@@ -31,6 +33,9 @@ class FixedSeats:
     def ready_at(self, now):
         return self.ready if self.ready > now else inf
 
+    def opens_at(self, now):
+        return now if self.ready == inf else max(now, self.ready)
+
     def watch(self, listener):
         self.listeners.append(listener)
 
@@ -45,16 +50,8 @@ def scene(script=ANSWER, seats=1, **options):
     upstream = ScriptedUpstream([list(script)])
     held = FixedSeats(upstream, seats)
     meter = RecordingMeter()
-    admission = Admission(
-        upstream,
-        AdmissionOptions(**options),
-        seats=held,
-        estimate=lambda _: Usage(input=3, output=2),
-        clock=LoopClock(),
-        rng=Random(3),
-        meter=meter,
-    )
-    return admission, upstream, held, meter
+    seating = Seating(AdmissionOptions(**options), seats=held, clock=LoopClock(), rng=Random(3), meter=meter)
+    return Admission(upstream, seating, estimates=FixedEstimates()), upstream, held, meter
 
 
 def spawn(service, **facts):
@@ -66,7 +63,7 @@ def test_a_call_with_a_free_seat_waits_for_nothing():
     call = make_call()
     assert run_virtual(read_text(admission, call)) == "ab"
     assert (call.queued, meter.facts, held.listeners, upstream.active) == (0, [], [], 0)
-    assert admission.queue.tiers[""].running == 0
+    assert admission._seating.queue.tiers["default"].running == 0
 
 
 def test_calls_wait_in_turn_and_say_for_how_long():
@@ -113,7 +110,7 @@ def test_an_outage_is_no_overload():
             with pytest.raises(UpstreamUnavailable):
                 await read_text(admission, make_call())
         assert len(upstream.opened) == 3
-        assert admission.queue.tiers[""].counters.read("") == 0
+        assert admission._seating.queue.tiers["default"].counters.read("") == 0
 
     run_virtual(run())
 
@@ -219,9 +216,9 @@ def test_a_call_that_would_miss_its_deadline_gets_no_seat():
 def test_a_tenant_pays_what_it_used():
     async def run():
         admission, *_ = scene(["a"])
-        admission._estimate = lambda _: Usage(input=100, output=100)
+        admission._estimates = FixedEstimates(lambda _: Usage(input=100, output=100))
         await read_text(admission, make_call(tenant="t"))
-        return admission.queue.tiers[""].counters.read("t")
+        return admission._seating.queue.tiers["default"].counters.read("t")
 
     assert run_virtual(run()) == 3 + 2 * 2
 
@@ -243,8 +240,8 @@ def test_a_seat_given_to_who_just_left_goes_to_the_next(order):
         assert tasks[1].cancelled()
         assert [call.id for call in upstream.calls] == ["0", "2"]
         assert upstream.opened == [0, 1]
-        assert (admission._entering, admission._turns, held.listeners) == (0, {}, [])
-        assert admission.queue.tiers[""].running == 0
+        assert (admission._seating._entering, admission._seating._turns, held.listeners) == (0, {}, [])
+        assert admission._seating.queue.tiers["default"].running == 0
 
     run_virtual(run())
 
@@ -265,6 +262,55 @@ def test_a_woken_call_that_waits_again_below_does_not_hold_the_others():
         admission._inner = slow
         tasks = [spawn(admission) for _ in range(5)]
         await asyncio.gather(*tasks)
-        assert (upstream.active, admission._entering) == (0, 0)
+        assert (upstream.active, admission._seating._entering) == (0, 0)
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("facts", [{"tier": "free"}, {"deadline": 6.0}])
+def test_who_cannot_wait_for_the_end_of_a_hold_off_is_told_its_end_at_once(facts):
+    async def run():
+        admission, upstream, held, meter = scene(tiers={"free": TierOptions(max_wait=5)})
+        held.ready = 7.0
+        call = make_call(**facts)
+        with pytest.raises(Overloaded) as caught:
+            await read_text(admission, call)
+        assert (call.queued, upstream.opened, meter.of(CallShed)[0].reason) == (0, [], "late")
+        assert caught.value.retry_after >= 7
+
+    run_virtual(run())
+
+
+def test_what_a_call_took_is_learnt():
+    admission, *_ = scene()
+    run_virtual(read_text(admission, make_call()))
+    assert admission._estimates.learnt == [Usage(input=3, output=2)]
+
+
+def test_routes_to_the_same_upstreams_wait_in_one_queue():
+    async def run():
+        admission, upstream, _, _ = scene(tiers={"pro": TierOptions(share=3), "free": TierOptions(share=1)})
+        other = Admission(upstream, admission._seating, estimates=FixedEstimates())
+        tasks = [spawn(admission, id="first"), *(spawn(admission, tier="free", id=name) for name in "ab")]
+        await asyncio.sleep(0)
+        tasks.append(spawn(other, tier="pro", id="pro"))
+        await asyncio.gather(*tasks)
+        assert [call.id for call in upstream.calls] == ["first", "pro", "a", "b"]
+
+    run_virtual(run())
+
+
+def test_new_rules_reach_who_waits():
+    async def run():
+        admission, upstream, _, meter = scene(
+            tiers={"pro": TierOptions(share=3), "free": TierOptions(share=1)}
+        )
+        tasks = [spawn(admission, id="first")]
+        tasks += [spawn(admission, tier=tier, id=tier) for tier in ("pro", "free")]
+        await asyncio.sleep(1)
+        admission._seating.rule({"pro": TierOptions(share=0), "free": TierOptions(share=9)})
+        await asyncio.gather(*tasks)
+        assert [call.id for call in upstream.calls] == ["first", "free", "pro"]
+        assert [fact.tier for fact in meter.of(CallAdmitted)] == ["free", "pro"]
 
     run_virtual(run())

@@ -12,6 +12,8 @@ from policies.service import Usage
 from policies.tiers import Tier, TierOptions, next_tier, owned
 from tests.kit.upstream import make_call
 
+TIER = Tier("t", TierOptions(), CodelOptions())
+
 
 def tiers(**shares):
     return {
@@ -132,7 +134,7 @@ def test_a_queue_that_stands_for_an_interval_is_overload(delays, overloaded):
 
 def test_a_lane_serves_who_came_back_then_the_oldest_or_in_overload_the_newest():
     lane = Lane(CodelOptions(), 0)
-    tickets = [Ticket(make_call(id=str(number)), 10, 1, number) for number in range(4)]
+    tickets = [Ticket(make_call(id=str(number)), TIER, 10, 1, number) for number in range(4)]
     tickets[2].promised = True
     for ticket in tickets:
         lane.push(ticket, 3)
@@ -168,7 +170,7 @@ def test_a_light_tenant_waits_for_one_turn_of_the_others_and_no_more(tenants):
     for number in range(tenants):
         lane = tier.lane(str(number), 0)
         for call in range(9):
-            lane.push(Ticket(make_call(id=str(call), tenant=str(number)), 10, 1, 0), 0)
+            lane.push(Ticket(make_call(id=str(call), tenant=str(number)), TIER, 10, 1, 0), 0)
     tier.sweep(0)
     light = tier.wait(tier.lane("light", 0), 10, 1)
     heavy = tier.wait(tier.lanes["0"], 10, 1)
@@ -182,7 +184,7 @@ def test_a_light_tenant_waits_for_one_turn_of_the_others_and_no_more(tenants):
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["join", "next", "give up", "leave", "refuse"]),
+            st.sampled_from(["join", "next", "give up", "leave", "refuse", "rule"]),
             st.sampled_from("ab"),
             st.sampled_from("xyz"),
             st.integers(0, 50),
@@ -208,6 +210,8 @@ def test_the_counts_are_right_whatever_happens(steps):
                 sits.append(ticket)
         elif step == "give up" and (alive := [ticket for ticket in waits if ticket.waits]):
             queue.give_up(alive[size % len(alive)])
+        elif step == "rule":
+            queue.rule({name: TierOptions(weight=1 + size) for name in "ab"[: size % 3]})
         elif step == "leave" and sits:
             queue.leave(sits.pop(), now, None, answered=bool(size % 2))
         alive = [ticket for ticket in waits if ticket.waits]
@@ -220,8 +224,30 @@ def test_the_counts_are_right_whatever_happens(steps):
 def lanes_agree(queue, alive):
     for tier in queue.tiers.values():
         for tenant, lane in tier.lanes.items():
-            own = [
-                ticket for ticket in alive if (ticket.call.tier, ticket.call.tenant) == (tier.name, tenant)
-            ]
+            own = [ticket for ticket in alive if (ticket.tier, ticket.call.tenant) == (tier, tenant)]
             assert lane.waiting == len(own)
             assert lane.cost == pytest.approx(sum(ticket.cost for ticket in own))
+
+
+def test_a_tier_that_nobody_named_counts_to_the_default_one():
+    queue = FairQueue(AdmissionOptions({"a": TierOptions()}), rng=Random(1), shed=lambda *_: None)
+    for tier, name in (("a", "a"), ("default", "default"), ("unheard of", "default"), ("", "default")):
+        assert queue.ticket(make_call(tier=tier), Usage(input=1), 1.0, 0.0).tier.name == name
+
+
+def test_new_rules_hold_for_those_who_wait_and_lose_nobody():
+    queue = FairQueue(
+        AdmissionOptions({name: TierOptions(share=1) for name in "abc"}), rng=Random(1), shed=lambda *_: None
+    )
+    for number, tier in enumerate("aabbcc"):
+        call = make_call(id=tier + str(number), tier=tier)
+        assert queue.join(queue.ticket(call, Usage(input=1), 1.0, 0.0), 0.0, 4) is None
+    queue.rule({"a": TierOptions(share=0, weight=1), "b": TierOptions(share=9)})
+    order = [queue.next(0.0, 4, 0.0) for _ in range(6)]
+    assert order[0].call.tier == "b"  # who was first of an owner before that owns nothing now
+    assert sorted(ticket.call.id[0] for ticket in order) == list("aabbcc")
+    assert "c" in queue.tiers
+    for ticket in order:
+        queue.leave(ticket, 1.0, None, answered=True)
+    queue.rule({"a": TierOptions()})
+    assert set(queue.tiers) == {"a", "default"}

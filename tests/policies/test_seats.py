@@ -81,3 +81,24 @@ def test_those_who_watch_are_told_of_permits_that_nobody_waits_for():
         assert len(told) == 4
 
     run_virtual(run())
+
+
+def held_off(seconds):
+    permits = permits_of(4)
+    sent_at = permits.take(0.0)
+    permits.limit.throttled(0.0, sent_at, UpstreamThrottled("wait", retry_after=seconds))
+    permits.limit.ended(0.0, sent_at, answered=False, tokens=0)
+    return permits
+
+
+def test_an_upstream_that_wants_quiet_for_longer_than_anybody_waits_is_out():
+    busy, out = held_off(20), held_off(900)
+    assert RouteSeats([(busy, None)]).limit(1.0) >= 1
+    assert RouteSeats([(out, None)]).limit(1.0) == 0
+    assert RouteSeats([(out, None), (busy, None)]).limit(1.0) == busy.limit.limit
+
+
+def test_seats_open_when_the_first_hold_off_ends():
+    assert RouteSeats([(held_off(20), None), (held_off(9), None)]).opens_at(1.0) == 9
+    assert RouteSeats([(held_off(20), None), (permits_of(1), None)]).opens_at(1.0) <= 1
+    assert RouteSeats([]).opens_at(1.0) == 1

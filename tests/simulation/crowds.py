@@ -16,8 +16,10 @@ from policies.concurrency import AdaptiveOptions, ConcurrencyLimit
 from policies.errors import GatewayError, Overloaded
 from policies.fairqueue import AdmissionOptions
 from policies.permits import Permits
+from policies.seating import Seating
 from policies.seats import RouteSeats
 from policies.service import Call, Event, Operation, Reply, Usage
+from tests.kit.estimates import FixedEstimates
 from tests.kit.upstream import RecordingMeter
 from tests.kit.virtual_time import LoopClock
 
@@ -64,17 +66,20 @@ class Place:
             clock=self.clock,
             meter=self.meter,
         )
-        self.admission = None
+        self.seating = None
         if self.options is not None:
-            self.service = self.admission = Admission(
-                self.service,
+            self.seating = Seating(
                 self.options,
                 seats=RouteSeats([(self.permits, None)]),
-                estimate=lambda call: Usage(input=call.body["prompt"], output=MEAN_OUTPUT),
-                weight=lambda call: self.weights.get(call.tenant, 1.0),
                 clock=self.clock,
                 rng=self.rng,
                 meter=self.meter,
+            )
+            self.service = Admission(
+                self.service,
+                self.seating,
+                estimates=FixedEstimates(lambda call: Usage(input=call.body["prompt"], output=MEAN_OUTPUT)),
+                weight=lambda call: self.weights.get(call.tenant, 1.0),
             )
 
     @asynccontextmanager

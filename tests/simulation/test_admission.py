@@ -125,7 +125,7 @@ def test_who_comes_back_when_told_is_let_in():
     assert count > 300
     assert let_in / count >= 0.9
     # The last to be told was told no more than what it took to serve everybody.
-    assert place.admission.queue.waiting == 0
+    assert place.seating.queue.waiting == 0
 
 
 def test_no_seat_leaks_when_clients_leave_at_random():
@@ -145,10 +145,10 @@ def test_no_seat_leaks_when_clients_leave_at_random():
         async with asyncio.TaskGroup() as group:
             for number in range(200):
                 group.create_task(client(number))
-        queue = place.admission.queue
+        queue = place.seating.queue
         assert (queue.waiting, place.permits.limit.inflight, place.active) == (0, 0, 0)
-        assert [tier.running for tier in queue._all] == [0, 0, 0]
-        assert (place.admission._entering, place.admission._turns, place.admission._alarm) == (0, {}, None)
+        assert [tier.running for tier in queue.tiers.values()] == [0, 0, 0]
+        assert (place.seating._entering, place.seating._turns, place.seating._alarm) == (0, {}, None)
         assert not place.permits._listeners
         visits = await asyncio.gather(*(place.visit(make_call(random, n, "t", "a")) for n in range(8)))
         assert [visit.waited for visit in visits] == [0] * 8

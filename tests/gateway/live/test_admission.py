@@ -1,0 +1,155 @@
+"""Tiers at a gateway whose upstream takes fewer calls than come."""
+
+import asyncio
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import median
+
+import httpx
+import pytest
+
+from tests.kit.chat import CHAT, chat, comments_of, error_of, messages_of
+from tests.kit.processes import eventually
+
+SEATS = 4
+TIERS = {
+    "pro": {"share": "60%", "weight": 4},
+    "plus": {"share": "30%", "weight": 2},
+    "free": {"share": "10%", "weight": 1, "queue": {"max_wait": "1s"}},
+}
+KEYS = [
+    {"name": tier, "key": f"tg-key-of-{tier}-0123456789", "tenant": f"{tier} tenant", "tier": tier}
+    for tier in TIERS
+]
+SLOW = "ok:first=0.3,tokens=2"
+SLOWER = "ok:first=1.5,tokens=2"
+"""Each name has seats of its own, since the upstream might limit each model by itself."""
+
+
+@pytest.fixture
+def tiered(launch, upstream):
+    provider = {"preset": "vllm", "base_url": f"{upstream.url}/v1", "max_concurrency": SEATS}
+    with launch(providers={"up": provider}, tiers=TIERS, keys=KEYS) as gateway:
+        yield gateway
+
+
+@dataclass
+class Client:
+    """What the clients of one tier got."""
+
+    tier: str
+    queued: list[float] = field(default_factory=list)
+    refusals: list[httpx.Response] = field(default_factory=list)
+
+    @property
+    def headers(self):
+        return {"authorization": f"Bearer tg-key-of-{self.tier}-0123456789"}
+
+    async def ask(self, http, model=SLOW, **body):
+        response = await http.post(CHAT, json=chat(model, **body), headers=self.headers)
+        if response.status_code != 200:
+            self.refusals.append(response)
+        elif not comments_of(response.text):  # the headers were sent before it was known
+            self.queued.append(float(response.headers["x-tidegate-queue-ms"]) / 1000)
+        return response
+
+    async def send(self, http, every, seconds):
+        """Ask at a steady rate, whatever becomes of it."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(round(seconds / every)):
+                group.create_task(self.ask(http))
+                await asyncio.sleep(every)
+
+
+def client_of(gateway):
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(base_url=gateway.url, timeout=60, verify=False, limits=limits)
+
+
+def series(gateway, name):
+    """The values of a metric by its labels, as text."""
+    text = httpx.get(f"{gateway.url}/metrics", verify=False).text
+    found = re.findall(rf"^{name}{{(.*?)}} (\S+)$", text, re.MULTILINE)
+    return {labels: float(value) for labels, value in found}
+
+
+def test_under_overload_the_lowest_tier_waits_and_is_told_when_to_come_back(tiered):
+    """About 13 calls a second are served: 4 + 4 + 32 come."""
+
+    async def run():
+        clients = {tier: Client(tier) for tier in TIERS}
+        async with client_of(tiered) as http, asyncio.TaskGroup() as group:
+            for tier, every in (("pro", 0.25), ("plus", 0.25), ("free", 0.03)):
+                group.create_task(clients[tier].send(http, every, 6))
+        return clients
+
+    clients = asyncio.run(run())
+    assert not clients["pro"].refusals
+    assert not clients["plus"].refusals
+    assert len(clients["free"].refusals) > 30
+    assert clients["free"].queued
+    assert median(clients["pro"].queued) < median(clients["free"].queued)
+    for refusal in clients["free"].refusals:
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "overloaded")
+        assert refusal.headers["x-should-retry"] == "true"
+        told = int(refusal.headers["retry-after-ms"]) / 1000
+        assert 1 <= told <= int(refusal.headers["retry-after"]) < told + 1
+    assert len({refusal.headers["retry-after-ms"] for refusal in clients["free"].refusals}) > 10
+
+    shed = series(tiered, "tidegate_admission_shed_total")
+    assert sum(shed.values()) == len(clients["free"].refusals)
+    assert all('tier="free"' in labels for labels in shed)
+    waited = series(tiered, "tidegate_admission_wait_seconds_count")
+    assert waited['tier="free"'] > 0
+    eventually(lambda: not any(series(tiered, "tidegate_admission_running").values()))
+
+
+def test_a_stream_that_waits_hears_comments_and_a_refusal_in_it_is_an_error(tiered):
+    async def run():
+        async with client_of(tiered) as http:
+            pro, free = Client("pro"), Client("free")
+            occupied = [asyncio.create_task(pro.ask(http, SLOWER)) for _ in range(SEATS)]
+            await asyncio.sleep(0.5)
+            patient = asyncio.create_task(pro.ask(http, SLOWER, stream=True))
+            refused = await free.ask(http, SLOWER, stream=True)
+            await asyncio.gather(*occupied, patient)
+            return patient.result(), refused
+
+    patient, refused = asyncio.run(run())
+    assert comments_of(patient.text)
+    assert messages_of(patient.text)[-1] == "[DONE]"
+    assert comments_of(refused.text)
+    assert error_of(messages_of(refused.text)[-1])["code"] == "overloaded"
+
+
+def test_new_tiers_reach_those_who_wait_already(tiered, upstream):
+    """Of two tiers in waiting the one goes first that owns seats by the new configuration."""
+
+    async def run():
+        order = []
+
+        async def ask(http, tier):
+            await Client(tier).ask(http, SLOWER)
+            order.append(tier)
+
+        async with client_of(tiered) as http:
+            occupied = [asyncio.create_task(Client("free").ask(http, SLOWER)) for _ in range(SEATS)]
+            await asyncio.sleep(0.3)
+            waiting = [asyncio.create_task(ask(http, tier)) for tier in ("plus", "pro") for _ in range(6)]
+            await asyncio.sleep(0.3)
+            text = tiered.config.read_text(encoding="utf-8")
+            text = text.replace("share: 60%", "share: 0%").replace("share: 30%", "share: 90%")
+            tiered.config.write_text(text, encoding="utf-8")
+            await asyncio.to_thread(reload, tiered)
+            await asyncio.gather(*occupied, *waiting)
+        return order
+
+    def reload(gateway):
+        with gateway.admin() as admin:
+            assert admin.post("/admin/reload").status_code < 300
+        gateway.line_with("configuration was read again")
+
+    order = asyncio.run(run())
+    assert Counter(order) == {"pro": 6, "plus": 6}
+    assert Counter(order[:6])["plus"] > 3
