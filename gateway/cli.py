@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from gateway import __version__
-from gateway.commands import keys, upstreams
+from gateway.commands import keys, upstreams, usage
 from gateway.settings import ConfigError, Settings, load
 
 BAD_CONFIGURATION = 2
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(upstreams.app, name="upstreams")
+app.command("usage")(usage.show)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ConfigOption = Annotated[

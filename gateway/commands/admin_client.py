@@ -30,6 +30,10 @@ class AdminClient:
         """The answer's JSON."""
         return self._call("GET", path, params=params)
 
+    def get_text(self, path: str, params: dict[str, str]) -> str:
+        """The answer as it is."""
+        return self._send("GET", path, params=params).text
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Send ``body``; the answer's JSON."""
         return self._call("POST", path, json=body)
@@ -44,13 +48,17 @@ class AdminClient:
         typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        response = self._send(method, path, **options)
+        return response.json() if response.content else None
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = httpx.request(method, self._url + path, headers=self._headers, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             _fail(f"can't reach {self._url}: {error}")
         if response.is_error:
             _fail(_detail(response))
-        return response.json() if response.content else None
+        return response
 
 
 def _detail(response: httpx.Response) -> str:
