@@ -1,0 +1,71 @@
+"""Where purges are written down: in the Redis that has the answers, else in the database."""
+
+import orjson
+import sqlalchemy as sa
+from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.cache.purges import Purge
+from gateway.stores.database import metadata
+from gateway.stores.redis.connect import Client
+
+_KEY = "tidegate:purges"
+
+purges = sa.Table(
+    "cache_purges",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("tenant", sa.String),
+    sa.Column("model", sa.String),
+    sa.Column("key", sa.String),
+)
+
+
+class BookUnreachable(Exception):
+    """The purges can't be read or written at the moment."""
+
+
+class DatabaseBook:
+    """The table cache_purges."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, purge: Purge, horizon: float) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(purges.delete().where(purges.c.at < horizon))
+            await connection.execute(purges.insert().values(purge._asdict()))
+
+    async def read(self) -> list[Purge]:
+        query = sa.select(purges.c.at, purges.c.tenant, purges.c.model, purges.c.key)
+        async with self._engine.connect() as connection:
+            return [Purge(*row) for row in await connection.execute(query)]
+
+
+class RedisBook:
+    """The hash tidegate:purges, of times by what is covered."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def add(self, purge: Purge, horizon: float) -> None:
+        known = await self.read()
+        old = [_field(before) for before in known if before.at < horizon]
+        try:
+            if old:
+                await self._client.hdel(_KEY, *old)
+            await self._client.hset(_KEY, _field(purge), str(purge.at))
+        except (RedisError, OSError) as error:
+            raise BookUnreachable(str(error)) from error
+
+    async def read(self) -> list[Purge]:
+        try:
+            found = await self._client.hgetall(_KEY)
+        except (RedisError, OSError) as error:
+            raise BookUnreachable(str(error)) from error
+        return [Purge(float(at), *orjson.loads(covered)) for covered, at in found.items()]
+
+
+def _field(purge: Purge) -> bytes:
+    return orjson.dumps([purge.tenant, purge.model, purge.key])

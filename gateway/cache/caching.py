@@ -1,0 +1,110 @@
+"""The cache of one worker: its tiers, its leases, and the purges that it follows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.cache.books import DatabaseBook, RedisBook
+from gateway.cache.disk import DiskTier
+from gateway.cache.leases import RedisLeases
+from gateway.cache.memory import byte_cache
+from gateway.cache.purges import Purge, PurgeBook, Purges
+from gateway.cache.redis import RedisTier
+from gateway.cache.tiers import MEMORY, SharedTier, TieredStore, TierOptions, TierSize
+from gateway.parts import Parts
+from gateway.settings.caching import Cache
+from gateway.stores.redis.connect import Client
+from policies.cache.exact import Spawn
+from policies.facts import CacheEvicted
+
+_HORIZON = 90 * 86400.0
+"""No answer is kept for longer than that, in seconds, so older purges cover nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What replicas have in common. ``redis`` is None where there is none.
+
+    ``keeps`` tells that it outlives the gateway, and may hold answers; else it only holds leases.
+    """
+
+    database: AsyncEngine
+    redis: Client | None = None
+    keeps: bool = False
+
+
+class Caching:
+    """``store`` has the answers, ``leases`` tell whose turn it is to ask. Run ``keep`` as a task."""
+
+    def __init__(self, settings: Cache, neighbours: Neighbours, parts: Parts, spawn: Spawn) -> None:
+        self._parts = parts
+        self._spawn = spawn
+        redis = neighbours.redis
+        self.purges = Purges()
+        self.leases = (
+            None
+            if redis is None
+            else RedisLeases(redis, owner=f"{parts.rng.getrandbits(64):016x}", clock=parts.clock)
+        )
+        self._book: PurgeBook = DatabaseBook(neighbours.database)
+        self._shared: SharedTier | None = None
+        if redis is not None and neighbours.keeps:
+            self._book = RedisBook(redis)
+            self._shared = RedisTier(
+                redis,
+                max_entry=settings.max_entry,
+                clock=parts.clock,
+                wall_time=parts.wall_time,
+                meter=parts.meter,
+            )
+        elif settings.disk:
+            self._shared = DiskTier(
+                Path(settings.path), settings.disk, wall_time=parts.wall_time, meter=parts.meter
+            )
+        self.store = TieredStore(
+            byte_cache(settings.policy, settings.memory, self._evicted),
+            self._shared,
+            TierOptions(settings.max_entry),
+            purges=self.purges,
+            wall_time=parts.wall_time,
+            spawn=spawn,
+            meter=parts.meter,
+        )
+
+    async def follow(self) -> None:
+        """Forget what was purged since the last time, at whichever replica."""
+        for purge in self.purges.learn(await self._book.read()):
+            self.store.forget(purge)
+
+    async def purge(
+        self, tenant: str | None = None, model: str | None = None, key: str | None = None
+    ) -> None:
+        """Forget the answers that all of these name, here and at every replica."""
+        now = self._parts.wall_time()
+        purge = Purge(now, tenant, model, key)
+        await self._book.add(purge, now - _HORIZON)
+        for news in self.purges.learn([purge]):
+            self.store.forget(news)
+        if self._shared is not None:
+            self._spawn(self._shared.discard(purge))
+
+    async def sizes(self) -> Mapping[str, TierSize]:
+        """How full each tier is that can tell."""
+        shared = None if self._shared is None else await self._shared.size()
+        sizes = {MEMORY: self.store.size()}
+        return sizes if self._shared is None or shared is None else {**sizes, self._shared.name: shared}
+
+    async def keep(self) -> None:
+        """Renew the leases that are held, until cancelled."""
+        if self.leases is not None:
+            await self.leases.keep()
+
+    async def aclose(self) -> None:
+        """Finish writing."""
+        if self._shared is not None:
+            await self._shared.close()
+
+    def _evicted(self, count: int) -> None:
+        self._parts.meter.emit(CacheEvicted(MEMORY, count, "full"))

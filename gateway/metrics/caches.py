@@ -1,0 +1,102 @@
+"""Series of the cache: what it answered, what it holds, and what it had to let go."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway.cache.disk import NAME as DISK
+from gateway.cache.tiers import MEMORY, TierSize
+from gateway.metrics.series import child
+from policies.facts import CacheAsked, CacheDropped, CacheEvicted, CacheRefreshed, CallCoalesced
+
+_AGES = (1, 10, 60, 300, 900, 3600, 4 * 3600, 86400, 3 * 86400)
+
+
+class CacheSeries:
+    """``observers`` maps a fact's type to what counts it. ``model`` is the configured name or glob."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._asked = Counter(
+            "tidegate_cache_requests",
+            "Calls of models with a cache: hit, stale, semantic, miss or bypass, and the tier that answered.",
+            ["model", "state", "tier"],
+            registry=registry,
+        )
+        self._age = Histogram(
+            "tidegate_cache_age_seconds",
+            "How old the answers were that the cache gave.",
+            ["model"],
+            registry=registry,
+            buckets=_AGES,
+        )
+        self._saved = Counter(
+            "tidegate_cache_saved_tokens",
+            "Tokens that no upstream had to be asked for again.",
+            ["model", "type"],
+            registry=registry,
+        )
+        coalesced = Counter(
+            "tidegate_cache_coalesced",
+            "Calls answered with what another call was fetching, in this process or at another replica.",
+            ["model", "among"],
+            registry=registry,
+        )
+        refreshes = Counter(
+            "tidegate_cache_refreshes",
+            "Stale answers asked for anew, by how that ended.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        evictions = Counter(
+            "tidegate_cache_evictions",
+            "Answers that had to go: full, expired or purged.",
+            ["tier", "why"],
+            registry=registry,
+        )
+        dropped = Counter(
+            "tidegate_cache_dropped",
+            "Answers not taken or not given: corrupt, oversized, busy (too much to write) or unreachable.",
+            ["tier", "why"],
+            registry=registry,
+        )
+        self._sizes = {MEMORY: _sizes(registry, MEMORY, "livesum"), DISK: _sizes(registry, DISK, "livemax")}
+        self.observers: dict[type[Any], Callable[[Any], None]] = {
+            CacheAsked: self._count,
+            CallCoalesced: lambda fact: child(coalesced, fact.call.route, fact.among).inc(),
+            CacheRefreshed: lambda fact: child(refreshes, fact.call.route, fact.outcome).inc(),
+            CacheEvicted: lambda fact: child(evictions, fact.tier, fact.why).inc(fact.count),
+            CacheDropped: lambda fact: child(dropped, fact.tier, fact.why).inc(),
+        }
+
+    def observe(self, sizes: Mapping[str, TierSize]) -> None:
+        """Set how full the tiers are."""
+        for tier, size in sizes.items():
+            entries, taken = self._sizes[tier]
+            entries.set(size.entries)
+            taken.set(size.bytes)
+
+    def _count(self, fact: CacheAsked) -> None:
+        status, model = fact.status, fact.call.route
+        child(self._asked, model, status.state.value, status.tier).inc()
+        if status.served:
+            child(self._age, model).observe(status.age)
+        if status.saved is not None:
+            child(self._saved, model, "input").inc(status.saved.input)
+            child(self._saved, model, "output").inc(status.saved.output)
+
+
+def _sizes(
+    registry: CollectorRegistry, tier: str, mode: Literal["livesum", "livemax"]
+) -> tuple[Gauge, Gauge]:
+    """Entries and bytes of a tier: each worker has its own memory, and they share the disk."""
+    entries, taken = (
+        Gauge(
+            f"tidegate_cache_{tier}_{what}",
+            f"{text} on {tier}." if tier == DISK else f"{text} in the memory of all workers.",
+            registry=registry,
+            multiprocess_mode=mode,
+        )
+        for what, text in (("entries", "Answers held"), ("bytes", "Room that answers take"))
+    )
+    return entries, taken

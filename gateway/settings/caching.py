@@ -1,0 +1,37 @@
+"""What is cached, for how long, and in how much room."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gateway.settings.base import Section, Text
+from gateway.settings.units import Duration, Size, size
+
+OFF = "off"
+
+
+def _room(value: Any) -> int:
+    return 0 if value == OFF else size(value)
+
+
+class Cache(Section):
+    """The room that answers may take: sizes in bytes, `memory` that of each worker, `disk` 0 for none."""
+
+    memory: Size = Field(default=256 * 2**20, gt=0)
+    policy: Literal["w-tinylfu", "lru", "lfu"] = "w-tinylfu"
+    disk: Annotated[int, BeforeValidator(_room)] = 2**30
+    path: Text = "tidegate-cache.db"
+    max_entry: Size = Field(default=2**20, gt=0)
+
+
+class ModelCache(Section):
+    """How long answers of a model are given again, in seconds, to whom, and how."""
+
+    exact: Duration = Field(default=3600.0, gt=0)
+    stale_while_revalidate: Duration = 600.0
+    stale_if_error: Duration = 86400.0
+    when: Literal["repeatable", "always"] = "repeatable"
+    share: Literal["tenant", "all"] = "tenant"
+    replay: Literal["at-once", "paced"] = "at-once"
