@@ -30,6 +30,7 @@ class Keyring:
                 tenant=key.tenant,
                 tier=key.tier,
                 models=key.models,
+                limits=key.limits,
             )
             for key in declared
         ]
