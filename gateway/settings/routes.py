@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.settings.base import Section, Text, Whole
+from gateway.settings.caching import ModelCache
 from gateway.settings.units import Duration, Share, duration
 
 ASKED = "*"
@@ -88,6 +89,7 @@ class Model(Section):
     """A name, or a glob of names, that clients may ask for.
 
     `route` holds steps that are tried in order; the targets inside one step are equals to balance over.
+    `cache` None answers nothing twice.
     """
 
     route: Route
@@ -96,3 +98,4 @@ class Model(Section):
     retries: Retries = Retries()
     hedge: Hedge | None = None
     on_stream_break: Literal["rescue", "error"] = "rescue"
+    cache: ModelCache | None = None

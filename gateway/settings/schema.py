@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 
 from gateway.settings.accounts import LOCAL, Account, LocalProvider, ProviderName
 from gateway.settings.base import Secret, Section, Text, Whole
+from gateway.settings.caching import Cache
 from gateway.settings.database import DatabaseUrl
 from gateway.settings.limits import Limits
 from gateway.settings.problems import Fault, KeyPath, faulty, nearest
@@ -119,6 +120,7 @@ class Settings(Section):
     server: Server = Server()
     store: StoreUrl = SecretStr(MEMORY)
     database: DatabaseUrl = SecretStr("sqlite:///tidegate.db")
+    cache: Cache = Cache()
     admin: Admin = Admin()
     providers: Mapping[ProviderName, Account] = Field(default_factory=_bundled_providers)
     tiers: Mapping[Text, Tier] = Field(default_factory=dict)

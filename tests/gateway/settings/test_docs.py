@@ -5,6 +5,7 @@ import pytest
 
 from gateway.settings import Settings, load
 from gateway.settings.accounts import LocalProvider, Provider
+from gateway.settings.caching import Cache, ModelCache
 from gateway.settings.prices import Price, PriceWindow
 from gateway.settings.routes import Model, Retries, Timeouts
 from gateway.settings.schema import Admin, DeclaredKey, Ledger, Observability, Server
@@ -25,6 +26,8 @@ SECTIONS = [
     (PriceWindow, {"from": "01:00", "to": "02:00", "factor": 0.5}),
     (LocalProvider, {"preset": "local"}),
     (Model, {"route": ["a/b"]}),
+    (ModelCache, {}),
+    (Cache, {}),
     (Tier, {}),
     (Tenant, {}),
     (DeclaredKey, {"name": "n", "key": "k", "tenant": "t"}),
