@@ -24,7 +24,7 @@ from policies.member import Member
 from policies.observe import ObserveAttempts, ObserveCalls
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
-from policies.service import Service
+from policies.service import Layer, Service
 from policies.throttle import ClientThrottle
 from policies.timers import SilenceTimers, TimerOptions
 
@@ -50,10 +50,13 @@ class Roads:
 class Stacks:
     """Builds the services of one configuration. Routes that share an upstream share its member."""
 
-    def __init__(self, roads: Roads, parts: Parts, estimates: TokenEstimates) -> None:
+    def __init__(
+        self, roads: Roads, parts: Parts, estimates: TokenEstimates, *, limit: Layer | None = None
+    ) -> None:
         self._roads = roads
         self._parts = parts
         self._estimates = estimates
+        self._limit = limit
         self.budgets: dict[tuple[str, int], RetryBudget] = {}
         self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
         self._continuing_accounts = {
@@ -93,6 +96,9 @@ class Stacks:
         service = Admission(service, seating, estimates=self._estimates)
         # Above all that waits and tries again: everything spends from the call's one time.
         service = Deadline(service, options=DeadlineOptions(model.timeouts.total), clock=parts.clock)
+        if self._limit is not None:
+            # Above all that costs: reserves before, settles after. What is refused here burns nothing.
+            service = self._limit(service)
         # Outermost: sees what the client gets, whatever happened below.
         return ObserveCalls(service, clock=parts.clock, meter=parts.meter)
 

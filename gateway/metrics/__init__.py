@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway.metrics.admission import AdmissionSeries
 from gateway.metrics.calls import CallSeries
 from gateway.metrics.ledger import LedgerSeries
+from gateway.metrics.limits import LimitSeries
 from gateway.metrics.recovery import RecoverySeries
 from gateway.metrics.upstreams import UpstreamSeries
 from gateway.upstreams import UpstreamReport
@@ -38,6 +39,7 @@ class Metrics:
             **self._upstreams.observers,
             **self._recovery.observers,
             **self._admission.observers,
+            **LimitSeries(self.registry).observers,
             **LedgerSeries(self.registry).observers,
         }
 
