@@ -2,8 +2,9 @@
 
     python benchmarks/layers.py [--profile unary|stream]
 
-Three services answer the same call from the same canned bytes: the provider's adapter alone, that with
-only the two observing layers around it, and the whole stack as gateway/stack.py builds it. The least of
+Four services answer the same call from the same canned bytes: the provider's adapter alone, that with
+only the two observing layers around it, with admission between these two, and the whole stack as
+gateway/stack.py builds it. The least of
 several repetitions counts, since everything else on the machine can only add to it.
 """
 
@@ -31,6 +32,7 @@ from gateway.queues import Queues
 from gateway.settings import Model, Provider, Target
 from gateway.stack import Roads, Stacks
 from gateway.upstreams import Upstreams
+from policies.admission import Admission
 from policies.observe import ObserveAttempts, ObserveCalls
 from policies.service import Call, Operation, Service
 
@@ -80,7 +82,10 @@ def services() -> dict[str, Service]:
     )
     attempts = ObserveAttempts(adapter, upstream="mock", model=MODEL, clock=parts.clock, meter=parts.meter)
     observed = ObserveCalls(attempts, clock=parts.clock, meter=parts.meter)
-    return {"adapter": adapter, "observed": observed, "stack": entry.service}
+    seating = roads.queues.before(roads.upstreams)
+    admission = Admission(attempts, seating, estimates=TokenEstimates())
+    admitted = ObserveCalls(admission, clock=parts.clock, meter=parts.meter)
+    return {"adapter": adapter, "observed": observed, "admitted": admitted, "stack": entry.service}
 
 
 async def run(service: Service, *, stream: bool, calls: int) -> None:
