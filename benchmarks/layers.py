@@ -3,7 +3,7 @@
     python benchmarks/layers.py [--profile unary|stream]
 
 Four services answer the same call from the same canned bytes: the provider's adapter alone, that with
-only the two observing layers around it, with admission between these two, and the whole stack as
+only the two observing layers around it, that with admission between these two, and the whole stack as
 gateway/stack.py builds it. The least of
 several repetitions counts, since everything else on the machine can only add to it.
 """

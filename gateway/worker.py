@@ -144,7 +144,12 @@ async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics
     """Follow what changes in the database within a second, and stop when the supervisor is gone."""
     while True:
         await serving.clock.sleep(_UPKEEP_INTERVAL)
-        metrics.observe(serving.upstreams.reports(), serving.budgets_left(), serving.queues.counts())
+        metrics.observe(
+            serving.upstreams.reports(),
+            serving.budgets_left(),
+            serving.queues.counts(),
+            serving.estimates.errors(),
+        )
         if os.getppid() != supervisor:
             _LOG.warning("the supervisor is gone: stopping")
             server.stop()

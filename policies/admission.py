@@ -9,6 +9,7 @@ Whoever is sent away is told when a seat will be there, and that seat is kept fo
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from policies.fairshare import cost
 from policies.ports import Estimates
 from policies.seating import Seating
 from policies.service import Call, Reply, Service
@@ -41,7 +42,9 @@ class Admission:
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         seating = self._seating
-        ticket = await seating.take(call, self._estimates.likely(call), self._weight(call))
+        estimate = self._estimates(call)
+        likely = cost(estimate.input, estimate.likely_output)
+        ticket = await seating.take(call, likely, self._weight(call))
         reply: Reply | None = None
         try:
             async with self._inner(call) as reply:

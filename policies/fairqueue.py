@@ -68,10 +68,10 @@ class FairQueue:
                 tier.options = options
         self._drop_unnamed()
 
-    def ticket(self, call: Call, tokens: Usage, weight: float, now: float) -> Ticket:
-        """A call comes: it may be one that was told to come now."""
+    def ticket(self, call: Call, cost: float, weight: float, now: float) -> Ticket:
+        """A call comes that will probably cost so much: it may be one that was told to come now."""
         tier = self.tiers[call.tier if call.tier in self._named else DEFAULT]
-        ticket = Ticket(call, tier, cost(tokens), weight, now)
+        ticket = Ticket(call, tier, cost, weight, now)
         if not tier.mean:
             tier.guess(ticket.cost)
         lane = tier.lanes.get(call.tenant)
@@ -93,7 +93,9 @@ class FairQueue:
             return
         tier.ended(ticket.cost, now - ticket.seated)
         if usage is not None:
-            tier.counters.charge(ticket.call.tenant, (cost(usage) - ticket.cost) / ticket.weight)
+            tier.counters.charge(
+                ticket.call.tenant, (cost(usage.input, usage.output) - ticket.cost) / ticket.weight
+            )
 
     def join(self, ticket: Ticket, now: float, limit: int) -> str | None:
         """Begin to wait; None, or why it may not: "late", since it would wait too long, or "full"."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from policies.facts import Fact
 from policies.ratelimit import Bucket, Charge, Verdict
-from policies.service import Call, Usage
+from policies.service import Call, Estimate, Usage
 
 if TYPE_CHECKING:
     from policies.cache.answer import CachedAnswer
@@ -113,8 +113,8 @@ class SemanticIndex(Protocol):
 class Estimates(Protocol):
     """What calls will take, before it is counted."""
 
-    def likely(self, call: Call, /) -> Usage:
-        """What the call will probably take."""
+    def __call__(self, call: Call, /) -> Estimate:
+        """What the call will take."""
         ...
 
     def learn(self, call: Call, usage: Usage, /) -> None:

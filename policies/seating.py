@@ -50,14 +50,14 @@ class Seating:
         self._alarm_at = 0.0
         self._watching = False
 
-    async def take(self, call: Call, tokens: Usage, weight: float) -> Ticket:
+    async def take(self, call: Call, cost: float, weight: float) -> Ticket:
         """Take a seat, now or in turn. Raises Overloaded, with the time to come back.
 
-        ``tokens`` is what the call will probably take, ``weight`` what its tenant weighs against others of
+        ``cost`` is what the call will probably cost, ``weight`` what its tenant weighs against others of
         its tier. The time that it waited is added to ``call.queued``.
         """
         now = self._clock.now()
-        ticket = self.queue.ticket(call, tokens, weight, now)
+        ticket = self.queue.ticket(call, cost, weight, now)
         if not self.queue.waiting and self._free(now) > 0:
             self.queue.sit(ticket, now)
         else:

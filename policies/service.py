@@ -133,7 +133,7 @@ class Call:
     deadline: float = math.inf
     queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
-    estimate: Usage | None = None
+    estimate: "Estimate | None" = None
     buckets: Sequence["Bucket"] = ()
     allowances: Sequence["Allowance"] = ()
     directives: Directives = UNSAID
@@ -173,6 +173,22 @@ class Headroom:
     reset_requests: float | None = None
     remaining_tokens: int | None = None
     reset_tokens: float | None = None
+
+
+class Estimate(NamedTuple):
+    """What a call will take, in tokens, before anybody counted them.
+
+    ``output`` is the most that the answer may have, ``likely_output`` what it will probably have, and
+    ``asked`` what its client said of that, None where nothing. ``counted`` is the input by the model's
+    vocabulary alone, ``media`` the part of it that stands for pictures and the like.
+    """
+
+    input: int
+    output: int
+    likely_output: int
+    asked: int | None = None
+    counted: int = 0
+    media: int = 0
 
 
 class Allowance(NamedTuple):

@@ -1,5 +1,5 @@
 """What a call will take in tokens, before anybody has counted them."""
 
-from gateway.estimates.estimates import Estimate, TokenEstimates
+from gateway.estimates.estimates import TokenEstimates
 
-__all__ = ["Estimate", "TokenEstimates"]
+__all__ = ["TokenEstimates"]

@@ -7,12 +7,11 @@ what this model's answers took so far.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gateway.estimates.reading import asked_output, choices, read
 from gateway.estimates.vocabularies import Count, count, vocabulary, vocabulary_of
 from gateway.settings import ASKED, Model
-from policies.service import Call, Usage
+from policies.service import Call, Estimate, Usage
 
 DEFAULT_OUTPUT = 1024
 """Tokens that an answer is taken to have at most where its client doesn't say."""
@@ -22,25 +21,6 @@ _SMOOTHING = 0.05
 _MEMORY = 0.98
 _PRIOR = 200.0
 _MODELS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate(Usage):
-    """``output`` is the most that the answer may have, ``likely_output`` what it will probably have.
-
-    ``asked`` is what the client said of that, None where nothing. ``counted`` is the input by the
-    vocabulary alone, ``media`` the part of it that stands for pictures and the like.
-    """
-
-    likely_output: int = 0
-    asked: int | None = None
-    counted: int = 0
-    media: int = 0
-
-    @property
-    def likely(self) -> Usage:
-        """What the call will probably take."""
-        return Usage(self.input, self.likely_output)
 
 
 class TokenEstimates:
@@ -60,19 +40,25 @@ class TokenEstimates:
     def __call__(self, call: Call) -> Estimate:
         """The estimate, which stays with the call."""
         estimate = call.estimate
-        if not isinstance(estimate, Estimate):
+        if estimate is None:
             estimate = call.estimate = self._model(call).estimate(call)
         return estimate
-
-    def likely(self, call: Call) -> Usage:
-        """What the call will probably take, for admission."""
-        return self(call).likely
 
     def learn(self, call: Call, usage: Usage) -> None:
         """A call that was answered at the first attempt took this."""
         estimate = call.estimate
-        if isinstance(estimate, Estimate) and len(call.attempts) == 1:
+        if estimate is not None and len(call.attempts) == 1:
             self._model(call).learn(estimate, usage, choices(call))
+
+    def errors(self) -> Mapping[str, float]:
+        """By how much estimates of prompts were lately off, by model; ``*`` for all that clients name."""
+        declared = set(self._targets.values())
+        found: dict[str, float] = {}
+        for name, model in self._models.items():
+            if model.error is not None:
+                label = name if name in declared else ASKED
+                found[label] = max(model.error, found.get(label, 0.0))
+        return found
 
     def _model(self, call: Call) -> "_Model":
         target = self._targets.get(call.route, ASKED)
@@ -90,22 +76,24 @@ class TokenEstimates:
 class _Model:
     """What is known of one model's tokens: sums of what was billed and counted, the older the fainter."""
 
-    __slots__ = ("_billed", "_count", "_counted", "_output")
+    __slots__ = ("_billed", "_count", "_counted", "_output", "error")
 
     def __init__(self, by: Count) -> None:
         self._count = by
         self._billed = self._counted = _PRIOR
         self._output = _FIRST_GUESS
+        self.error: float | None = None  # of the input, as a share, smoothed
 
     def estimate(self, call: Call) -> Estimate:
         reading = read(call)
+        answers = choices(call)
         counted = reading.tokens + (count(reading.texts, self._count) if reading.texts else 0)
         asked = asked_output(call)
-        most = DEFAULT_OUTPUT * choices(call) if asked is None else asked
+        most = DEFAULT_OUTPUT * answers if asked is None else asked
         return Estimate(
             input=round(counted * self._billed / self._counted) + reading.media,
             output=most,
-            likely_output=min(most, round(self._output * choices(call))),
+            likely_output=min(most, round(self._output * answers)),
             asked=asked,
             counted=counted + reading.media,
             media=reading.media,
@@ -114,5 +102,7 @@ class _Model:
     def learn(self, estimate: Estimate, usage: Usage, answers: int) -> None:
         self._output += (usage.output / answers - self._output) * _SMOOTHING
         if usage.input and estimate.counted and not estimate.media:
+            error = abs(estimate.input / usage.input - 1)
+            self.error = error if self.error is None else self.error + (error - self.error) * _SMOOTHING
             self._billed = self._billed * _MEMORY + usage.input
             self._counted = self._counted * _MEMORY + estimate.counted

@@ -1,7 +1,7 @@
-"""Series of admission: who waits, who is sent away, and what each tier has under way."""
+"""Series of admission: who waits, who is sent away, what each tier has running, how far estimates are off."""
 
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -32,14 +32,23 @@ class AdmissionSeries:
         )
         self._running = self._gauge(registry, "running", "Calls that have a seat, of all workers.")
         self._waiting = self._gauge(registry, "waiting", "Calls that wait for a seat, of all workers.")
+        self._errors = Gauge(
+            "tidegate_token_estimate_error_ratio",
+            "Mean error of the estimates of prompts lately, as a share, of the worker that errs most.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             CallAdmitted: lambda fact: child(waits, fact.tier).observe(fact.waited),
             CallShed: lambda fact: child(shed, fact.tier, fact.reason).inc(),
         }
         self._known: set[str] = set()
 
-    def observe(self, running: Tally[str], waiting: Tally[str]) -> None:
+    def observe(self, running: Tally[str], waiting: Tally[str], errors: Mapping[str, float]) -> None:
         """Set the gauges; a tier that is gone has nothing."""
+        for model, error in errors.items():
+            child(self._errors, model).set(error)
         self._known |= running.keys()
         for tier in self._known:
             child(self._running, tier).set(running[tier])

@@ -11,7 +11,6 @@ from policies.service import Operation
 
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
-_RATIOS = (0.5, 0.67, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2)
 _OPERATIONS = {
     Operation.CHAT: "chat",
     Operation.COMPLETION: "text_completion",
@@ -57,13 +56,6 @@ class CallSeries:
             registry=registry,
             buckets=_TOKENS,
         )
-        self._estimated = Histogram(
-            "tidegate_input_tokens_to_estimate_ratio",
-            "Input tokens as the upstream counted them, divided by the estimate.",
-            ["model"],
-            registry=registry,
-            buckets=_RATIOS,
-        )
         self._overhead = Histogram(
             "tidegate_overhead_seconds",
             "Time to the first content that was not spent waiting for upstreams.",
@@ -104,5 +96,3 @@ class CallSeries:
         if fact.usage is not None:
             child(self._tokens, "input", model).observe(fact.usage.input)
             child(self._tokens, "output", model).observe(fact.usage.output)
-            if call.estimate is not None and call.estimate.input:
-                child(self._estimated, model).observe(fact.usage.input / call.estimate.input)

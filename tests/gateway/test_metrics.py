@@ -117,7 +117,7 @@ def test_the_gauges_of_a_passed_on_model_add_up(metrics):
         )
 
     reports = [report("a", True, 8), report("b", True, 9), report("c", False, 10)]
-    metrics.observe(reports, {("chat", 1): 7.5}, (Counter(), Counter()))
+    metrics.observe(reports, {("chat", 1): 7.5}, (Counter(), Counter()), {})
     assert value(metrics, "tidegate_retry_budget", model="chat", step="1") == 7.5
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="*") == 17
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="c") == 10
@@ -132,14 +132,9 @@ def test_admission_is_counted_by_tier(metrics):
     metrics.emit(CallShed(call, "free", "late", 9.0))
     assert value(metrics, "tidegate_admission_wait_seconds_sum", tier="default") == 3
     assert value(metrics, "tidegate_admission_shed_total", tier="free", reason="late") == 2
-    metrics.observe([], {}, (Counter(free=4, pro=2), Counter(free=9, pro=0)))
+    metrics.observe([], {}, (Counter(free=4, pro=2), Counter(free=9, pro=0)), {})
     assert value(metrics, "tidegate_admission_running", tier="free") == 4
     assert value(metrics, "tidegate_admission_waiting", tier="free") == 9
-    metrics.observe([], {}, (Counter(pro=1), Counter(pro=0)))
+    metrics.observe([], {}, (Counter(pro=1), Counter(pro=0)), {"chat": 0.02})
     assert value(metrics, "tidegate_admission_waiting", tier="free") == 0
-
-
-def test_the_error_of_the_estimate_is_told(metrics):
-    call = make_call(route="chat", estimate=Usage(input=100))
-    metrics.emit(CallFinished(call, "ok", 1.0, 0.5, Usage(input=110, output=5), "up", "m"))
-    assert value(metrics, "tidegate_input_tokens_to_estimate_ratio_sum", model="chat") == 1.1
+    assert value(metrics, "tidegate_token_estimate_error_ratio", model="chat") == 0.02

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from policies.service import Call, Usage
+from policies.service import Call, Estimate, Usage
 
 
 @dataclass
@@ -13,8 +13,9 @@ class FixedEstimates:
     guess: Callable[[Call], Usage] = lambda _: Usage(input=3, output=2)
     learnt: list[Usage] = field(default_factory=list)
 
-    def likely(self, call: Call) -> Usage:
-        return self.guess(call)
+    def __call__(self, call: Call) -> Estimate:
+        guess = self.guess(call)
+        return Estimate(guess.input, guess.output, likely_output=guess.output)
 
     def learn(self, _: Call, usage: Usage) -> None:
         self.learnt.append(usage)

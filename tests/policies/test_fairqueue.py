@@ -8,7 +8,6 @@ from policies.codel import CodelOptions, ControlledDelay
 from policies.fairqueue import AdmissionOptions, FairQueue
 from policies.fairshare import VirtualTokenCounters, cost
 from policies.lane import Lane, Ticket
-from policies.service import Usage
 from policies.tiers import Tier, TierOptions, next_tier, owned
 from tests.kit.upstream import make_call
 
@@ -66,7 +65,7 @@ def test_options_say_what_to_do():
 
 
 def test_a_token_written_costs_two_read():
-    assert cost(Usage(input=100, output=50)) == 200
+    assert cost(100, 50) == 200
 
 
 def test_who_was_away_saved_nothing_up():
@@ -200,7 +199,7 @@ def test_the_counts_are_right_whatever_happens(steps):
         now += size / 10
         if step in {"join", "refuse"}:
             call = make_call(id=str(number), tier=tier, tenant=tenant, deadline=now + 40)
-            ticket = queue.ticket(call, Usage(input=size, output=size), 1.0, now)
+            ticket = queue.ticket(call, 3.0 * size, 1.0, now)
             if step == "refuse":
                 assert queue.retry_after(ticket, now, 4) >= 1
             elif queue.join(ticket, now, 4) is None:
@@ -232,7 +231,7 @@ def lanes_agree(queue, alive):
 def test_a_tier_that_nobody_named_counts_to_the_default_one():
     queue = FairQueue(AdmissionOptions({"a": TierOptions()}), rng=Random(1), shed=lambda *_: None)
     for tier, name in (("a", "a"), ("default", "default"), ("unheard of", "default"), ("", "default")):
-        assert queue.ticket(make_call(tier=tier), Usage(input=1), 1.0, 0.0).tier.name == name
+        assert queue.ticket(make_call(tier=tier), 1.0, 1.0, 0.0).tier.name == name
 
 
 def test_new_rules_hold_for_those_who_wait_and_lose_nobody():
@@ -241,7 +240,7 @@ def test_new_rules_hold_for_those_who_wait_and_lose_nobody():
     )
     for number, tier in enumerate("aabbcc"):
         call = make_call(id=tier + str(number), tier=tier)
-        assert queue.join(queue.ticket(call, Usage(input=1), 1.0, 0.0), 0.0, 4) is None
+        assert queue.join(queue.ticket(call, 1.0, 1.0, 0.0), 0.0, 4) is None
     queue.rule({"a": TierOptions(share=0, weight=1), "b": TierOptions(share=9)})
     order = [queue.next(0.0, 4, 0.0) for _ in range(6)]
     assert order[0].call.tier == "b"  # who was first of an owner before that owns nothing now
