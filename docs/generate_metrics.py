@@ -20,6 +20,7 @@ BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 
 GROUPS = {
     "Calls": ("gen_ai_", "tidegate_requests", "tidegate_inflight", "tidegate_overhead", "tidegate_queue"),
+    "Cache": ("tidegate_cache_",),
     "Upstreams": ("tidegate_upstream_",),
     "Limits": ("tidegate_limit_", "tidegate_reservation_", "tidegate_store_", "tidegate_settlements_"),
     "Usage and its ledger": ("tidegate_usage_", "tidegate_ledger_"),

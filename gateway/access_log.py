@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import orjson
 
-from policies.service import Call, Usage
+from policies.service import CacheStatus, Call, Usage
 
 _DELAY = 0.05
 
@@ -27,6 +27,7 @@ class AccessRecord:
     first_event: float | None = None
     upstream: str | None = None
     usage: Usage | None = None
+    cached: CacheStatus | None = None
 
 
 class AccessLog:
@@ -63,6 +64,8 @@ class AccessLog:
         if record.usage is not None:
             line["input_tokens"] = record.usage.input
             line["output_tokens"] = record.usage.output
+        if record.cached is not None:
+            line["cache"] = record.cached.state
         self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         if not self._flush_due:
             self._flush_due = True

@@ -14,10 +14,14 @@ _REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What serves one model; ``name`` is the configured name or glob that it was found under."""
+    """What serves one model; ``name`` is the configured name or glob that it was found under.
+
+    ``cached`` tells that its callers may say what they want of the cache.
+    """
 
     name: str
     service: Service
+    cached: bool = False
 
 
 class Catalogue:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from gateway.cache.caching import Caching
 from gateway.catalogue import Catalogue, Entry
 from gateway.estimates import TokenEstimates
 from gateway.parts import Parts
@@ -11,20 +12,26 @@ from gateway.providers.dialect import Account
 from gateway.providers.openai import OpenAIUpstream
 from gateway.queues import Queues
 from gateway.settings import ASKED, LocalProvider, Model, Provider, Target, Timeouts
+from gateway.settings.caching import ModelCache
 from gateway.upstreams import Upstream, Upstreams
 from policies.adaptive import AdaptiveConcurrency
 from policies.admission import Admission
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.budget import BudgetOptions, RetryBudget
+from policies.cache.coalesce import Coalesce
+from policies.cache.exact import Cache, Shelf
+from policies.cache.fill import Fill, Trusted
+from policies.cache.replicas import ReplicaOptions, Replicas
 from policies.deadline import Deadline, DeadlineOptions
+from policies.errors import StreamInterrupted
 from policies.failover import Failover, Step
 from policies.hedge import Hedge, HedgeOptions
 from policies.member import Member
 from policies.observe import ObserveAttempts, ObserveCalls
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
-from policies.service import Layer, Service
+from policies.service import Call, Layer, Reply, Service
 from policies.throttle import ClientThrottle
 from policies.timers import SilenceTimers, TimerOptions
 
@@ -51,12 +58,19 @@ class Stacks:
     """Builds the services of one configuration. Routes that share an upstream share its member."""
 
     def __init__(
-        self, roads: Roads, parts: Parts, estimates: TokenEstimates, *, limit: Layer | None = None
+        self,
+        roads: Roads,
+        parts: Parts,
+        estimates: TokenEstimates,
+        *,
+        limit: Layer | None = None,
+        caching: Caching | None = None,
     ) -> None:
         self._roads = roads
         self._parts = parts
         self._estimates = estimates
         self._limit = limit
+        self._caching = caching
         self.budgets: dict[tuple[str, int], RetryBudget] = {}
         self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
         self._continuing_accounts = {
@@ -73,7 +87,8 @@ class Stacks:
     def _builder(self, name: str, model: Model) -> Callable[[str], Entry]:
         budgets = [RetryBudget(BudgetOptions(ratio=model.retries.budget)) for _ in model.route]
         self.budgets |= {(name, number): budget for number, budget in enumerate(budgets, start=1)}
-        return lambda asked: Entry(name, self.per_request(model, asked, budgets))
+        cached = model.cache is not None
+        return lambda asked: Entry(name, self.per_request(model, asked, budgets), cached=cached)
 
     def per_request(self, model: Model, asked: str, budgets: Sequence[RetryBudget]) -> Service:
         """What a call for ``asked`` passes through, outermost last; each step has its own budget."""
@@ -96,11 +111,66 @@ class Stacks:
         service = Admission(service, seating, estimates=self._estimates)
         # Above all that waits and tries again: everything spends from the call's one time.
         service = Deadline(service, options=DeadlineOptions(model.timeouts.total), clock=parts.clock)
+        if model.cache is not None and self._caching is not None:
+            service = self._cached(service, model, model.cache, self._caching)
         if self._limit is not None:
             # Above all that costs: reserves before, settles after. What is refused here burns nothing.
             service = self._limit(service)
         # Outermost: sees what the client gets, whatever happened below.
         return ObserveCalls(service, clock=parts.clock, meter=parts.meter)
+
+    def _cached(self, service: Service, model: Model, cache: ModelCache, caching: Caching) -> Service:
+        """The cache around all that asks upstreams, outermost last. What it answers costs no tokens."""
+        parts, options = self._parts, cache.options()
+        # Innermost: each answer is stored once, whoever waits for it.
+        service = Fill(
+            service,
+            options,
+            store=caching.store,
+            trusted=self._trusted(model),
+            wall_time=parts.wall_time,
+        )
+        if caching.leases is not None:
+            # Of the replicas one asks, and the others wait for its answer.
+            service = Replicas(
+                service,
+                options,
+                ReplicaOptions(),
+                store=caching.store,
+                leases=caching.leases,
+                clock=parts.clock,
+                wall_time=parts.wall_time,
+                spawn=caching.spawn,
+                meter=parts.meter,
+            )
+        # Above the replicas, since a lease is a process's: equal calls share one that belongs to no client.
+        service = Coalesce(service, meter=parts.meter)
+        # Outermost: what was answered before asks nobody.
+        space = ",".join(sorted(str(target) for target in model.route[0]))
+        return Cache(
+            service,
+            options,
+            shelf=Shelf(caching.store, space),
+            clock=parts.clock,
+            wall_time=parts.wall_time,
+            spawn=caching.spawn,
+            meter=parts.meter,
+        )
+
+    def _trusted(self, model: Model) -> Trusted:
+        """Which answers are given again: whole ones of the first step, not those of what stands in for it."""
+        first = {
+            (account.name, target.model)
+            for target in model.route[0]
+            for account in self._roads.accounts[target.provider]
+        }
+
+        def trusted(call: Call, reply: Reply) -> bool:
+            joined = any(attempt.outcome == StreamInterrupted.__name__ for attempt in call.attempts)
+            served = (reply.upstream, ASKED if reply.model == call.model else reply.model)
+            return not joined and (served in first or (reply.upstream, reply.model) in first)
+
+        return trusted
 
     def per_upstream(self, upstream: Upstream, timeouts: Timeouts, wait: float) -> Service:
         """What an attempt at one upstream passes through, outermost last."""

@@ -1,12 +1,13 @@
 """The cache of one worker: its tiers, its leases, and the purges that it follows."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.cache.books import DatabaseBook, RedisBook
+from gateway.cache.books import BookUnreachable, DatabaseBook, RedisBook
 from gateway.cache.disk import DiskTier
 from gateway.cache.leases import RedisLeases
 from gateway.cache.memory import byte_cache
@@ -40,7 +41,7 @@ class Caching:
 
     def __init__(self, settings: Cache, neighbours: Neighbours, parts: Parts, spawn: Spawn) -> None:
         self._parts = parts
-        self._spawn = spawn
+        self.spawn = spawn
         redis = neighbours.redis
         self.purges = Purges()
         self.leases = (
@@ -75,20 +76,24 @@ class Caching:
 
     async def follow(self) -> None:
         """Forget what was purged since the last time, at whichever replica."""
-        for purge in self.purges.learn(await self._book.read()):
-            self.store.forget(purge)
+        with suppress(BookUnreachable):  # as are the answers that it is about
+            for purge in self.purges.learn(await self._book.read()):
+                self.store.forget(purge)
 
     async def purge(
         self, tenant: str | None = None, model: str | None = None, key: str | None = None
     ) -> None:
-        """Forget the answers that all of these name, here and at every replica."""
+        """Forget the answers that all of these name, here and at every replica.
+
+        Raises BookUnreachable.
+        """
         now = self._parts.wall_time()
         purge = Purge(now, tenant, model, key)
         await self._book.add(purge, now - _HORIZON)
         for news in self.purges.learn([purge]):
             self.store.forget(news)
         if self._shared is not None:
-            self._spawn(self._shared.discard(purge))
+            self.spawn(self._shared.discard(purge))
 
     async def sizes(self) -> Mapping[str, TierSize]:
         """How full each tier is that can tell."""
@@ -103,6 +108,7 @@ class Caching:
 
     async def aclose(self) -> None:
         """Finish writing."""
+        await self.store.flush()
         if self._shared is not None:
             await self._shared.close()
 

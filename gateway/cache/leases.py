@@ -6,6 +6,7 @@ from gateway.stores.redis.connect import Client
 from policies.ports import Clock
 
 _PREFIX = "tidegate:lease:"
+_PATIENCE = 0.25
 _IF_OWN = "if redis.call('GET', KEYS[1]) == ARGV[1] then return {} end return 0"
 _RELEASE = _IF_OWN.format("redis.call('DEL', KEYS[1])")
 _RENEW = _IF_OWN.format("redis.call('PEXPIRE', KEYS[1], ARGV[2])")
@@ -26,7 +27,8 @@ class RedisLeases:
 
     async def acquire(self, key: str) -> bool:
         try:
-            taken = await self._client.set(_PREFIX + key, self._owner, nx=True, px=self._milliseconds)
+            async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
+                taken = await self._client.set(_PREFIX + key, self._owner, nx=True, px=self._milliseconds)
         except (RedisError, OSError):
             return True
         if taken:

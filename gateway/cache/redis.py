@@ -20,6 +20,8 @@ from policies.ports import Clock, Meter
 NAME = "redis"
 _PREFIX = "tidegate:answer:"
 _REST = 1.0
+_PATIENCE = 0.25
+"""What a call waits for an answer at most, in seconds."""
 _SCAN = 500
 
 
@@ -48,10 +50,9 @@ class RedisTier:
         if self._clock.now() < self._away_until:
             return None
         try:
-            data = await self._client.get(_PREFIX + key)
-            if data is None:
-                return None
-            return decode(_bytes(data), key)
+            async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
+                data = await self._client.get(_PREFIX + key)
+            return None if data is None else decode(_bytes(data), key)
         except Corrupt:
             self._meter.emit(CacheDropped(NAME, "corrupt"))
             await self._unlink(key)

@@ -15,6 +15,7 @@ from policies.ports import Meter
 
 MEMORY = "memory"
 _MOST_PENDING = 1024
+_LAST_WRITES = 5.0
 
 
 class TierSize(NamedTuple):
@@ -112,6 +113,12 @@ class TieredStore:
         pending = self._pending.get(key)
         if pending is not None:
             await asyncio.shield(pending[1])
+
+    async def flush(self) -> None:
+        """Write what waits to be written, for as long as a stopping process may."""
+        waiting = [done for _, done in self._pending.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_LAST_WRITES)
 
     def forget(self, purge: Purge) -> None:
         """Free at once what a purge of everything covers; of others, what is asked for is found out."""

@@ -13,7 +13,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from gateway.cache.tiers import TierSize
 from gateway.metrics.admission import AdmissionSeries
+from gateway.metrics.caches import CacheSeries, CacheTotals, totals
 from gateway.metrics.calls import CallSeries
 from gateway.metrics.ledger import LedgerSeries
 from gateway.metrics.limits import LimitSeries
@@ -34,11 +36,13 @@ class Metrics:
         self._upstreams = UpstreamSeries(self.registry)
         self._recovery = RecoverySeries(self.registry)
         self._admission = AdmissionSeries(self.registry)
+        self._caches = CacheSeries(self.registry)
         self._observers: dict[type[Any], Callable[[Any], None]] = {
             **CallSeries(self.registry).observers,
             **self._upstreams.observers,
             **self._recovery.observers,
             **self._admission.observers,
+            **self._caches.observers,
             **LimitSeries(self.registry).observers,
             **LedgerSeries(self.registry).observers,
         }
@@ -54,17 +58,28 @@ class Metrics:
         reports: Iterable[UpstreamReport],
         budgets: Mapping[tuple[str, int], float],
         calls: tuple[Counter[str], Counter[str]],
-        errors: Mapping[str, float],
     ) -> None:
-        """Set the gauges: of upstreams, retry budgets, tiers' running and waiting calls, token estimates."""
+        """Set the gauges that tell how upstreams are, what retries may cost, which tiers run and wait."""
         self._upstreams.observe(reports)
         self._recovery.observe(budgets)
-        self._admission.observe(*calls, errors)
+        self._admission.observe(*calls)
+
+    def observe_cache(self, sizes: Mapping[str, TierSize]) -> None:
+        """Set the gauges that tell how full the cache's tiers are."""
+        self._caches.observe(sizes)
+
+    def cache_totals(self) -> CacheTotals:
+        """What all workers counted of their caches."""
+        return totals(self._collected())
 
     def expose(self) -> bytes:
         """Write all series in Prometheus's text format, those of all workers where there are several."""
+        return generate_latest(self._collected())
+
+    def _collected(self) -> CollectorRegistry:
+        """A registry that speaks for all workers."""
         if _MULTIPROCESS_DIR not in os.environ:
-            return generate_latest(self.registry)
+            return self.registry
         collected = CollectorRegistry()
         MultiProcessCollector(collected)  # type: ignore[no-untyped-call]
-        return generate_latest(collected)
+        return collected

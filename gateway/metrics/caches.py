@@ -1,6 +1,8 @@
 """Series of the cache: what it answered, what it holds, and what it had to let go."""
 
+from collections import Counter as Tally
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -9,6 +11,7 @@ from gateway.cache.disk import NAME as DISK
 from gateway.cache.tiers import MEMORY, TierSize
 from gateway.metrics.series import child
 from policies.facts import CacheAsked, CacheDropped, CacheEvicted, CacheRefreshed, CallCoalesced
+from policies.service import CacheState
 
 _AGES = (1, 10, 60, 300, 900, 3600, 4 * 3600, 86400, 3 * 86400)
 
@@ -100,3 +103,41 @@ def _sizes(
         for what, text in (("entries", "Answers held"), ("bytes", "Room that answers take"))
     )
     return entries, taken
+
+
+@dataclass(slots=True)
+class CacheTotals:
+    """What all workers counted: calls by model and state, answers lost by why, and how full tiers are."""
+
+    states: dict[str, dict[str, int]] = field(default_factory=dict)
+    evicted: Tally[str] = field(default_factory=Tally)
+    dropped: Tally[str] = field(default_factory=Tally)
+    sizes: dict[str, TierSize] = field(default_factory=dict)
+
+    def hit_rate(self, model: str) -> float:
+        """Of the calls that take part, how many the cache answered; 0 before the first."""
+        states = self.states[model]
+        asked = sum(states.values()) - states[CacheState.BYPASS]
+        return (asked - states[CacheState.MISS]) / asked if asked else 0.0
+
+
+def totals(collected: CollectorRegistry) -> CacheTotals:
+    """Add up the series of a registry that speaks for all workers."""
+    found = CacheTotals()
+    gauges: dict[str, int] = {}
+    for family in collected.collect():
+        for sample in family.samples:
+            labels, value = sample.labels, int(sample.value)
+            if sample.name == "tidegate_cache_requests_total":
+                states = found.states.setdefault(labels["model"], {state.value: 0 for state in CacheState})
+                states[labels["state"]] += value
+            elif sample.name == "tidegate_cache_evictions_total":
+                found.evicted[labels["why"]] += value
+            elif sample.name == "tidegate_cache_dropped_total":
+                found.dropped[labels["why"]] += value
+            else:
+                gauges[sample.name] = value
+    for tier in (MEMORY, DISK):
+        entries = gauges.get(f"tidegate_cache_{tier}_entries", 0)
+        found.sizes[tier] = TierSize(entries, gauges.get(f"tidegate_cache_{tier}_bytes", 0))
+    return found

@@ -8,8 +8,11 @@ from pydantic import BeforeValidator, Field
 
 from gateway.settings.base import Section, Text
 from gateway.settings.units import Duration, Size, size
+from policies.cache.reuse import CacheOptions
 
 OFF = "off"
+_PACE = 0.01
+"""Seconds between the words of a paced replay."""
 
 
 def _room(value: Any) -> int:
@@ -35,3 +38,14 @@ class ModelCache(Section):
     when: Literal["repeatable", "always"] = "repeatable"
     share: Literal["tenant", "all"] = "tenant"
     replay: Literal["at-once", "paced"] = "at-once"
+
+    def options(self) -> CacheOptions:
+        """As the cache's layers take it."""
+        return CacheOptions(
+            exact=self.exact,
+            stale_while_revalidate=self.stale_while_revalidate,
+            stale_if_error=self.stale_if_error,
+            always=self.when == "always",
+            shared=self.share == "all",
+            pace=_PACE if self.replay == "paced" else 0.0,
+        )
