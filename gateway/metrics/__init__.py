@@ -58,11 +58,12 @@ class Metrics:
         reports: Iterable[UpstreamReport],
         budgets: Mapping[tuple[str, int], float],
         calls: tuple[Counter[str], Counter[str]],
+        errors: Mapping[str, float],
     ) -> None:
-        """Set the gauges that tell how upstreams are, what retries may cost, which tiers run and wait."""
+        """Set the gauges: of upstreams, retry budgets, tiers' running and waiting calls, token estimates."""
         self._upstreams.observe(reports)
         self._recovery.observe(budgets)
-        self._admission.observe(*calls)
+        self._admission.observe(*calls, errors)
 
     def observe_cache(self, sizes: Mapping[str, TierSize]) -> None:
         """Set the gauges that tell how full the cache's tiers are."""
