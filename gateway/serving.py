@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,17 +10,23 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
+from gateway.bookkeeping import Bookkeeping
 from gateway.estimates import TokenEstimates
 from gateway.keyring import Keyring
+from gateway.ledger import Ledger, LedgerOptions
 from gateway.parts import Parts
+from gateway.prices import Tariffs
 from gateway.providers.accounts import accounts_of
+from gateway.providers.dialect import Account
 from gateway.queues import Queues
 from gateway.settings import LocalProvider, Settings
 from gateway.stack import Roads, Stacks
 from gateway.stores.audit import Audit
 from gateway.stores.keys import KeyStore
+from gateway.stores.ledger import LedgerStore
 from gateway.stores.orders import OrderBook
 from gateway.stores.revisions import current
+from gateway.stores.usage import UsageReader
 from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
@@ -59,6 +65,8 @@ class Stores:
     keys: KeyStore
     orders: OrderBook
     audit: Audit
+    ledger: LedgerStore
+    usage: UsageReader
 
     @classmethod
     def over(cls, engine: AsyncEngine, wall_time: Callable[[], float]) -> "Stores":
@@ -68,6 +76,8 @@ class Stores:
             KeyStore(engine, wall_time),
             OrderBook(engine, wall_time),
             Audit(engine, wall_time),
+            LedgerStore(engine),
+            UsageReader(engine),
         )
 
     async def revisions(self) -> Mapping[str, int]:
@@ -102,6 +112,9 @@ class Serving:
         self.wall_time = parts.wall_time
         self.started = parts.wall_time()
         self.access_log = access_log
+        self.ledger = Ledger(
+            stores.ledger, LedgerOptions(), clock=parts.clock, wall_time=parts.wall_time, meter=parts.meter
+        )
         self.open_exchanges: set[OpenExchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._apply(settings)
@@ -168,11 +181,25 @@ class Serving:
         self.queues.rule(self.tiers.tiers)
         self.estimates.declare(settings.models)
         roads = Roads(settings.providers, accounts, self.upstreams, self.queues)
+        self.books = self._bookkeeping(settings, Tariffs(settings.providers), accounts)
         self.stacks = stacks = Stacks(roads, self._parts, self.estimates)
         self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
         self.settings = settings
+
+    def _bookkeeping(
+        self, settings: Settings, tariffs: Tariffs, accounts: Mapping[str, Sequence[Account]]
+    ) -> Bookkeeping:
+        self.ledger.keep = settings.ledger.keep
+        billing = {each.name for found in accounts.values() for each in found if each.bills_cancelled}
+        return Bookkeeping(
+            self.ledger,
+            tariffs,
+            estimate=self.estimates,
+            bills_cancelled=billing.__contains__,
+            wall_time=self.wall_time,
+        )
 
     async def _silent_model_servers(self) -> set[str]:
         names = [

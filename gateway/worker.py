@@ -116,10 +116,15 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     # Every layer is an asynchronous generator: a register of those alive would cost as much as they do.
     sys.set_asyncgen_hooks(firstiter=None)
     upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
+    entering = asyncio.create_task(serving.ledger.run())
+    pruning = asyncio.create_task(serving.ledger.prune())
     try:
         await server.serve(sockets=[listener])
     finally:
         upkeep.cancel()
+        entering.cancel()
+        pruning.cancel()
+        await serving.ledger.close()
         await transport.aclose()
         await database.dispose()
 

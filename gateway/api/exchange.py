@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 from gateway.access_log import AccessRecord
 from gateway.api.client_watch import ClientWatch
 from gateway.api.request import ClientGone, bearer, read_body, request_id
+from gateway.bookkeeping import Ended
 from gateway.catalogue import model_not_found
+from gateway.prices import UNIT
 from gateway.serving import Serving
 from gateway.stores.keys import Key
 from gateway.wire import errors, models, sse
@@ -62,6 +64,8 @@ class Exchange:
         self._first_event: float | None = None
         self._status = 0
         self._outcome = "ok"
+        self._failure: GatewayError | None = None
+        self._characters = 0
         self._answered = False
         self._interruption: GatewayError | None = None
         self._task: asyncio.Task[object] | None = None
@@ -84,6 +88,7 @@ class Exchange:
             await self._answer(service)
         finally:
             self._log()
+            self._enter()
 
     def interrupt(self, error: GatewayError) -> None:
         """End the answer with ``error`` now."""
@@ -161,7 +166,11 @@ class Exchange:
         async with service(call) as reply:
             self._opened(reply)
             body = b"".join([event.data async for event in reply.events])
-            await self._start(200, [_JSON, (b"content-length", b"%d" % len(body)), *self._facts(reply)])
+            headers = [_JSON, (b"content-length", b"%d" % len(body)), *self._facts(reply)]
+            cost = self._serving.books.cost(reply)
+            if cost is not None:
+                headers.append((b"x-tidegate-cost", b"%d.%09d" % divmod(cost, UNIT)))
+            await self._start(200, headers)
             self._finish()
             await self._send({"type": "http.response.body", "body": body})
 
@@ -173,6 +182,7 @@ class Exchange:
                 await self._start(200, [*_STREAM, *self._facts(reply)])
             together: list[bytes] = []
             async for event in reply.events:
+                self._characters += len(event.text)
                 if not event.bookkeeping:
                     together.append(sse.message(event.data))
                 if together and not reply.at_hand():
@@ -185,6 +195,7 @@ class Exchange:
     async def _refuse(self, error: GatewayError) -> None:
         """Answer with an error, or end a stream that has begun with one."""
         self._outcome = type(error).__name__
+        self._failure = error
         response = errors.render(error)
         self._finish()
         if self._status:
@@ -253,6 +264,26 @@ class Exchange:
             await self._start(200, [*_STREAM, *self._facts(None)])
         if not self._answered:
             await self._write(sse.WAITING_COMMENT)
+
+    def _enter(self) -> None:
+        """Enter the request into the usage ledger, unless nobody knows whose it is."""
+        if self._key is None:
+            return
+        self._serving.books.enter(
+            Ended(
+                request_id=self._id,
+                key=self._key,
+                operation=self._operation,
+                status=self._status,
+                outcome=self._outcome,
+                duration=self._serving.clock.now() - self._arrived,
+                first_event=self._first_event,
+                call=self._call,
+                reply=self._reply,
+                failure=self._failure,
+                characters=self._characters,
+            )
+        )
 
     def _log(self) -> None:
         serving = self._serving
