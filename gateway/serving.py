@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
 from gateway.bookkeeping import Bookkeeping
+from gateway.claims import Claims
+from gateway.counts import Counts
 from gateway.estimates import TokenEstimates
 from gateway.keyring import Keyring
 from gateway.ledger import Ledger, LedgerOptions
@@ -30,7 +32,9 @@ from gateway.stores.usage import UsageReader
 from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
+from policies.limits import RateLimit
 from policies.ports import Clock, Meter
+from policies.service import Service
 
 _LOG = logging.getLogger(__name__)
 _PROBE_TIMEOUT = 1.0
@@ -88,12 +92,14 @@ class Stores:
 class Serving:
     """The parts that a request meets."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its ports
         self,
         configured: Configured,
         settings: Settings,
         stores: Stores,
         parts: Parts,
+        *,
+        counts: Counts,
         access_log: AccessLog | None,
     ) -> None:
         self._configured = configured
@@ -102,6 +108,8 @@ class Serving:
         self.queues = Queues(parts)
         self.tiers = Tiers()
         self.estimates = TokenEstimates()
+        self.counts = counts
+        self.claims = Claims(self.tiers, self.estimates, parts.wall_time)
         self.stores = stores
         self.keyring = Keyring(stores.keys)
         self._revisions: Mapping[str, int] = {}
@@ -144,7 +152,7 @@ class Serving:
     def reload(self) -> None:
         """Read the configuration again. Raises ConfigError and changes nothing when it has faults.
 
-        Calls under way go on as they began; ``server`` and ``database`` keep until a restart.
+        Calls under way go on as they began; ``server``, ``store`` and ``database`` keep until a restart.
         """
         self._apply(self._configured.load())
         _LOG.info("the configuration was read again")
@@ -164,6 +172,11 @@ class Serving:
             if all(target.provider in silent for step in model.route for target in step)
         ]
 
+    def degraded(self) -> list[str]:
+        """A line for each thing that works, and not as well as it should."""
+        outage = self.counts.outage
+        return [] if outage is None else [f"limits: the shared store is away, each process counts ({outage})"]
+
     def budgets_left(self) -> dict[tuple[str, int], float]:
         """How many retries each step of each model may still cost, by its name and number."""
         now = self.clock.now()
@@ -181,12 +194,23 @@ class Serving:
         self.queues.rule(self.tiers.tiers)
         self.estimates.declare(settings.models)
         roads = Roads(settings.providers, accounts, self.upstreams, self.queues)
-        self.books = self._bookkeeping(settings, Tariffs(settings.providers), accounts)
-        self.stacks = stacks = Stacks(roads, self._parts, self.estimates)
+        tariffs = Tariffs(settings.providers)
+        self.claims.declare(settings.models, tariffs)
+        self.books = self._bookkeeping(settings, tariffs, accounts)
+        self.stacks = stacks = Stacks(roads, self._parts, self.estimates, limit=self._limit)
         self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
         self.settings = settings
+
+    def _limit(self, service: Service) -> Service:
+        return RateLimit(
+            service,
+            resolve=self.claims,
+            store=self.counts.store,
+            slots=self.counts.slots,
+            meter=self.meter,
+        )
 
     def _bookkeeping(
         self, settings: Settings, tariffs: Tariffs, accounts: Mapping[str, Sequence[Account]]

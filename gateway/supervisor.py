@@ -22,7 +22,8 @@ from gateway.children import Child
 from gateway.clock import SystemClock, system_random
 from gateway.modelserver import free_port, model_server_argv, model_server_url
 from gateway.rundir import RunDir
-from gateway.settings import ConfigError, LocalProvider, Settings, default_settings, load
+from gateway.settings import MEMORY, ConfigError, LocalProvider, Settings, default_settings, load
+from gateway.valkey import valkey_argv
 
 _LOG = logging.getLogger(__name__)
 _WATCH_INTERVAL = 1.0
@@ -59,6 +60,7 @@ class Supervisor:
         self._rng = system_random()
         self._stop = asyncio.Event()
         self._workers: list[Child] = []
+        self._valkey: Child | None = None
         self._model_servers: dict[str, Child] = {}
         self._urls: dict[str, str] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -76,6 +78,7 @@ class Supervisor:
             self._run_dir = run_dir
             self._keep_config()
             self._reconcile_model_servers()
+            self._start_valkey()
             self._start_workers(listener)
             self._on_listening(_address(listener))
             watcher = asyncio.create_task(self._watch_config())
@@ -86,9 +89,18 @@ class Supervisor:
 
     def _on_stop(self) -> None:
         if self._stop.is_set():
-            for child in [*self._workers, *self._model_servers.values()]:
+            for child in [*self._workers, *self._model_servers.values(), *self._stores()]:
                 child.signal(signal.SIGKILL)
         self._stop.set()
+
+    def _start_valkey(self) -> None:
+        """Start what several workers count in, where no server is named."""
+        if self._settings.server.workers > 1 and self._settings.store.get_secret_value() == MEMORY:
+            self._valkey = Child("valkey", valkey_argv(self._run_dir), self._clock, self._rng)
+            self._valkey.start()
+
+    def _stores(self) -> list[Child]:
+        return [] if self._valkey is None else [self._valkey]
 
     def _start_workers(self, listener: socket.socket) -> None:
         count = self._settings.server.workers
@@ -99,6 +111,7 @@ class Supervisor:
             on_exit = partial(mark_process_dead, path=counters)
         argv = [sys.executable, "-m", "gateway.worker", "--fd", str(listener.fileno())]
         argv += ["--run-dir", str(self._run_dir.path), "--log-level", self._launch.log_level]
+        argv += ["--workers", str(count)]
         if self._launch.config is not None:
             argv += ["--config", str(self._launch.config)]
         for number in range(1, count + 1):
@@ -164,10 +177,11 @@ class Supervisor:
                 self._reload()
 
     async def _stop_children(self) -> None:
-        """First the workers, whose open answers may need the model servers, then these."""
+        """First the workers, whose open answers may need the others, then these."""
         grace = self._settings.server.drain + _GRACE
         await asyncio.gather(*(worker.stop(grace) for worker in self._workers))
-        await asyncio.gather(*(child.stop(_GRACE) for child in self._model_servers.values()), *self._retiring)
+        others = [*self._model_servers.values(), *self._stores()]
+        await asyncio.gather(*(child.stop(_GRACE) for child in others), *self._retiring)
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

@@ -21,14 +21,16 @@ import uvloop
 from gateway.access_log import AccessLog
 from gateway.app import create_app
 from gateway.clock import SystemClock, system_random, wall_time
+from gateway.counts import Counts, Place
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
 from gateway.parts import Parts
 from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
 from gateway.serving import Configured, Serving, Stores
-from gateway.settings import ConfigError, Settings, default_settings, load
+from gateway.settings import MEMORY, ConfigError, Settings, default_settings, load
 from gateway.stores.database import AWAY, open_database
+from gateway.stores.quotas import QuotaStore
 from policies.errors import ShuttingDown
 
 _LOG = logging.getLogger(__name__)
@@ -66,8 +68,8 @@ class WorkerServer(uvicorn.Server):
             exchange.interrupt(ShuttingDown("The gateway is restarting. Send the request again."))
 
 
-async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -> None:
-    """Serve on ``listener`` until a signal or the supervisor's end."""
+async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, workers: int) -> None:
+    """Serve on ``listener``, as one of so many ``workers``, until a signal or the supervisor's end."""
     loop = asyncio.get_running_loop()
     supervisor = os.getppid()
 
@@ -88,7 +90,8 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     log = (
         AccessLog(sys.stdout.buffer, loop.call_later) if settings.observability.access_log == "json" else None
     )
-    serving = Serving(configured, settings, stores, parts, log)
+    counts = await Counts.open(_place(settings, run_dir, workers), parts, QuotaStore(database, wall_time))
+    serving = Serving(configured, settings, stores, parts, counts=counts, access_log=log)
     await serving.start()
     server = WorkerServer(
         uvicorn.Config(
@@ -116,15 +119,18 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir) -
     # Every layer is an asynchronous generator: a register of those alive would cost as much as they do.
     sys.set_asyncgen_hooks(firstiter=None)
     upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
+    counting = asyncio.create_task(counts.keep())
     entering = asyncio.create_task(serving.ledger.run())
     pruning = asyncio.create_task(serving.ledger.prune())
     try:
         await server.serve(sockets=[listener])
     finally:
         upkeep.cancel()
+        counting.cancel()
         entering.cancel()
         pruning.cancel()
         await serving.ledger.close()
+        await counts.aclose()
         await transport.aclose()
         await database.dispose()
 
@@ -136,6 +142,14 @@ def _first_settings(read: Callable[[], Settings], run_dir: RunDir) -> Settings:
     except ConfigError as error:
         _LOG.error("the configuration has faults, starting with the last good one:\n%s", error)
         return load(run_dir.good_config)
+
+
+def _place(settings: Settings, run_dir: RunDir, workers: int) -> Place:
+    """Where to count."""
+    store = settings.store.get_secret_value()
+    if store != MEMORY:
+        return Place(store, ours=False, workers=workers)
+    return Place(f"unix://{run_dir.valkey_socket}" if workers > 1 else None, workers=workers)
 
 
 def _reload(serving: Serving) -> None:
@@ -172,12 +186,13 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     configure_logging(arguments.log_level)
     listener = socket.socket(fileno=arguments.fd)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(arguments.config, listener, RunDir(arguments.run_dir)))
+        runner.run(serve(arguments.config, listener, RunDir(arguments.run_dir), arguments.workers))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from gateway.catalogue import model_not_found
 from gateway.prices import UNIT
 from gateway.serving import Serving
 from gateway.stores.keys import Key
-from gateway.wire import errors, models, sse
+from gateway.wire import errors, models, ratelimits, sse
 from policies.errors import GatewayError, InternalError
 from policies.facts import CallRefused
 from policies.service import Call, Operation, Reply, Service
@@ -117,6 +117,7 @@ class Exchange:
             tenant=key.tenant,
             tier=key.tier,
             arrived=self._arrived,
+            buckets=serving.claims.buckets_of(key),
         )
         return entry.service
 
@@ -229,6 +230,8 @@ class Exchange:
             failed = [f"{a.upstream}={a.outcome}" for a in self._call.attempts if a.failed]
             if failed:
                 headers.append((b"x-tidegate-why", ", ".join(failed).encode()))
+            if self._call.allowances:
+                headers += ratelimits.headers(self._call.allowances)
         if reply is not None and self._call is not None and self._first_event is not None:
             overhead = self._call.overhead(self._first_event)
             headers += [

@@ -21,7 +21,8 @@ def router(serving: Serving, metrics: Metrics | None) -> APIRouter:
         missing = await serving.missing()
         if missing:
             return JSONResponse({"status": "not ready", "missing": missing}, status_code=503)
-        return JSONResponse({"status": "ready"})
+        degraded = serving.degraded()
+        return JSONResponse({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
 
     if metrics is not None:
 
