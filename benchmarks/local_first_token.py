@@ -20,7 +20,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from local_backend.engine.cache import LatentCache
+from local_backend.engine.latents import LatentPool
 from local_backend.launch import choose_dtype
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights.load import load_model
@@ -83,15 +83,15 @@ def timed(generate: Callable[[int], int], tokens: int) -> float:
 def ours(folder: Path, ids: list[int], dtype: torch.dtype) -> Callable[[int], int]:
     """Greedy decoding with this package's model."""
     model = load_model(folder, 256, CPU, dtype)
-    cache = LatentCache(model.config, 1, 256, CPU, torch.float32)
+    pool = LatentPool(model.config, 1, 256, CPU)
 
     def generate(tokens: int) -> int:
-        view = cache.view([0])
         positions = torch.arange(len(ids))[None]
-        hidden = model(torch.tensor([ids]), positions, len(ids), view, absorbed=False)
+        hidden = model(torch.tensor([ids]), positions, pool.rows([0], 0, len(ids)))
         last = model.logits(hidden[:, -1:]).argmax(-1)
         for position in range(len(ids), len(ids) + tokens - 1):
-            hidden = model(last, torch.tensor([[position]]), position + 1, view, absorbed=True)
+            view = pool.rows([0], position, position + 1)
+            hidden = model(last, torch.tensor([[position]]), view)
             last = model.logits(hidden).argmax(-1)
         return tokens
 

@@ -6,6 +6,7 @@ Exit codes: 0 fine, 2 a wrong argument or configuration, 1 anything else.
 import argparse
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from local_backend.clock import now
@@ -74,6 +75,18 @@ def _parser() -> argparse.ArgumentParser:
         "--max-length", type=_positive, help="tokens of prompt and answer together (the model's own)"
     )
     serve.add_argument(
+        "--cache-memory",
+        type=_positive_number,
+        default=1.0,
+        help="GiB for the latents of open sequences and of prefixes to find again (%(default)s)",
+    )
+    serve.add_argument(
+        "--cache-dtype",
+        choices=["auto", "float32", "bfloat16", "fp8"],
+        default="auto",
+        help="how latents are kept: as they are computed, or smaller and rounded (%(default)s)",
+    )
+    serve.add_argument(
         "--default-max-tokens",
         type=_positive,
         default=1024,
@@ -113,6 +126,8 @@ def _serve(options: argparse.Namespace) -> int:
         max_concurrency=options.max_concurrency,
         max_queue=options.max_queue,
         max_length=options.max_length,
+        cache_memory=options.cache_memory,
+        cache_dtype=options.cache_dtype,
         default_max_tokens=options.default_max_tokens,
         drain=options.drain,
         started=started,
@@ -126,6 +141,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _positive_number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from local_backend.clock import now
-from local_backend.engine.cache import LatentCache
 from local_backend.engine.engine import Engine
-from local_backend.engine.runner import ModelRunner
+from local_backend.engine.latents import LatentFormat, LatentPool
+from local_backend.engine.runner import CPU_ROWS, ModelRunner
+from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
 from local_backend.model.config import DeepseekConfig
@@ -29,10 +30,14 @@ from local_backend.weights.progress import StderrProgress
 
 log = logging.getLogger(__name__)
 
+BLOCK_SIZE = 64
+_GIB = 1 << 30
+_KEPT = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.uint8}
+
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What `serve` was asked for; lengths in tokens, `drain` in seconds, `started` on the monotonic clock."""
+    """What `serve` was asked for; lengths in tokens, `cache_memory` in GiB, times in seconds."""
 
     model: str
     profile: str
@@ -43,6 +48,8 @@ class ServeOptions:
     max_concurrency: int
     max_queue: int
     max_length: int | None
+    cache_memory: float
+    cache_dtype: str
     default_max_tokens: int
     drain: float
     started: float
@@ -74,16 +81,27 @@ def build_service(
     config = load_config(folder.path)
     max_length = _max_length(config, options.max_length)
     model = load_model(folder.path, max_length, device, dtype)
-    cached = activation_dtype(device, dtype)
-    cache = LatentCache(config, options.max_concurrency, max_length, device, cached)
+    activations = activation_dtype(device, dtype)
+    form = LatentFormat(_KEPT.get(options.cache_dtype, activations), activations)
+    blocks = int(options.cache_memory * _GIB / form.block_bytes(config, BLOCK_SIZE))
+    if blocks * BLOCK_SIZE < max_length:
+        raise ConfigError(
+            f"--cache-memory {options.cache_memory} holds {blocks * BLOCK_SIZE} tokens, a sequence may have "
+            f"{max_length}; give it more memory or a smaller --max-length"
+        )
     engine_options = EngineOptions(
-        max_concurrency=options.max_concurrency,
         max_queue=options.max_queue,
         max_length=max_length,
         vocab_size=config.vocab_size,
         eos_token_ids=config.eos_token_ids,
+        blocks=blocks,
+        block_size=BLOCK_SIZE,
+        model=folder.model_id,
+        scheduling=choose_scheduling(options.max_concurrency, device, dtype),
     )
-    engine = Engine(ModelRunner(model, cache, device), engine_options)
+    latents = LatentPool(config, blocks, BLOCK_SIZE, device, form)
+    rows = CPU_ROWS if device.type == "cpu" else options.max_concurrency
+    engine = Engine(ModelRunner(model, latents, device, rows), engine_options)
     generation = folder.path / deepseek_io.GENERATION_CONFIG
     fingerprint = hashlib.sha256(f"{folder.path.name}:{dtype}:{torch.__version__}".encode()).hexdigest()[:10]
     facts = ModelFacts(
@@ -94,7 +112,7 @@ def build_service(
         sampling_defaults=deepseek_io.read_json(generation) if generation.exists() else {},
         fingerprint=fingerprint,
     )
-    return Service(engine, Tokenizer(folder.path), facts, Metrics(engine.admission))
+    return Service(engine, Tokenizer(folder.path), facts, Metrics(engine))
 
 
 def choose_device(name: str) -> torch.device:
@@ -112,6 +130,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
         name = "bfloat16" if native else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def choose_scheduling(concurrency: int, device: torch.device, dtype: torch.dtype) -> SchedulerOptions:
+    """Small steps on a CPU; with bfloat16 there, only what rounds alike is shared."""
+    if device.type == "cpu":
+        return SchedulerOptions(concurrency, share_answers=dtype == torch.float32)
+    return SchedulerOptions(concurrency, prefill_budget=2048, chunk=512, replay=64, share_answers=True)
 
 
 def default_threads() -> int:

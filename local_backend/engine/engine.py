@@ -13,7 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Series
 from queue import SimpleQueue
 
+from local_backend.clock import now
 from local_backend.engine.admission import Admission
+from local_backend.engine.blocks import root
+from local_backend.engine.load import Load
 from local_backend.engine.request import Event, Finished, SamplingParams, Sequence
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.worker import Abort, Command, EngineOptions, Worker
@@ -55,20 +58,25 @@ class Engine:
 
     def __init__(self, runner: ModelRunner, options: EngineOptions) -> None:
         self.options = options
-        self.admission = Admission(options.max_concurrency, options.max_queue)
+        self.admission = Admission(options.scheduling.max_concurrency, options.max_queue)
         self._on_failure: list[Callable[[], None]] = []
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._places: dict[int, tuple[Generation, int]] = {}
         self._next_id = 0
         self._accepting = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        worker = Worker(runner, options, self._commands, self._post, self._post_failure)
-        self._thread = threading.Thread(target=worker.run, name="engine", daemon=True)
+        self._worker = Worker(runner, options, self._commands, self._post, self._post_failure)
+        self._thread = threading.Thread(target=self._worker.run, name="engine", daemon=True)
 
     @property
     def is_running(self) -> bool:
         """Whether new generations are taken."""
-        return self._accepting
+        return self._accepting and self._thread.is_alive()
+
+    @property
+    def load(self) -> Load:
+        """How busy it was at its last step."""
+        return self._worker.load
 
     def on_failure(self, callback: Callable[[], None]) -> None:
         """Call back on the event loop when the model fails."""
@@ -80,17 +88,28 @@ class Engine:
         self._accepting = True
         self._thread.start()
 
-    def submit(self, prompts: Series[Series[int]], params: Series[SamplingParams]) -> Generation:
-        """Queue a sequence for each prompt and its params, all or none; raises QueueFull or EngineStopped."""
-        if not self._accepting:
+    def submit(
+        self,
+        prompts: Series[Series[int]],
+        params: Series[SamplingParams],
+        *,
+        tenant: str = "",
+        priority: int = 0,
+    ) -> Generation:
+        """Queue a sequence for each prompt and its params, all or none; raises QueueFull or EngineStopped.
+
+        A lower priority goes first. Cached prefixes are shared within a tenant alone.
+        """
+        if not self.is_running:
             raise EngineStopped("the engine is not running")
-        self.admission.enter(len(prompts))
+        self.admission.enter(len(prompts), now())
         first = self._next_id
         self._next_id += len(prompts)
+        prefix = root(self.options.model, tenant)
         generation = Generation(len(prompts), lambda index: self._commands.put(Abort(first + index)))
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             self._places[first + index] = (generation, index)
-            self._commands.put(Sequence(first + index, tuple(prompt), chosen))
+            self._commands.put(Sequence(first + index, tuple(prompt), chosen, priority, prefix))
         return generation
 
     def abort_all(self) -> None:
@@ -124,4 +143,4 @@ class Engine:
             generation.put(index, event)
             if isinstance(event, Finished):
                 del self._places[request_id]
-                self.admission.leave(event.seconds)
+                self.admission.leave(now())

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from local_backend.engine.blocks import Block
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -46,10 +48,9 @@ class Token:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a sequence. `seconds` is how long it occupied the model, None if it never ran."""
+    """The last event of a sequence."""
 
     reason: FinishReason
-    seconds: float | None = None
 
 
 Event = Token | Finished
@@ -57,17 +58,41 @@ Event = Token | Finished
 
 @dataclass(eq=False)
 class Sequence:
-    """One generation inside the engine: its tokens, its cache slot, and how much of it is cached."""
+    """One generation inside the engine: its tokens, the blocks it holds, and how much of it is cached.
+
+    A lower `priority` goes first. `root` is the prefix that its first block follows: it separates tenants.
+    """
 
     request_id: int
     prompt: tuple[int, ...]
     params: SamplingParams
+    priority: int = 0
+    root: bytes = b""
     generated: list[int] = field(default_factory=list)
-    slot: int | None = None
+    table: list[Block] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
     num_cached: int = 0
-    started: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.generated)
+
+    @property
+    def urgency(self) -> tuple[int, int]:
+        """Sorts sequences: by priority, then in the order they came."""
+        return self.priority, self.request_id
 
     @property
     def is_prefilled(self) -> bool:
-        """Whether the next step decodes: only the last sampled token is not cached yet."""
+        """Whether only tokens that it generated itself are not cached yet, the last one always."""
         return self.num_cached >= len(self.prompt)
+
+    def token(self, position: int) -> int:
+        """The token at a position, of the prompt or the answer."""
+        offset = position - len(self.prompt)
+        return self.generated[offset] if offset >= 0 else self.prompt[position]
+
+    def tokens(self, start: int, end: int) -> tuple[int, ...]:
+        """The tokens at positions [start, end), prompt and answer."""
+        if end <= len(self.prompt):
+            return self.prompt[start:end]
+        return (*self.prompt, *self.generated)[start:end]

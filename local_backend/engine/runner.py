@@ -1,44 +1,66 @@
-"""Runs the model on what the scheduler chose: prompts un-absorbed, one token a sequence absorbed."""
+"""Runs the model on what the scheduler chose: prompts by the chunk, generated tokens row by row.
+
+What a token's computation looks like depends on its own sequence alone: a prompt's chunk is a pass of its
+own, and rows of a decoding pass are independent (batch invariance; see Thinking Machines, "Defeating
+Nondeterminism in LLM Inference", 2025).
+"""
 
 from collections.abc import Sequence as Series
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from local_backend.engine.cache import LatentCache
+from local_backend.engine.latents import Extent, LatentPool
 from local_backend.engine.request import Sequence
+from local_backend.engine.scheduler import Chunk
 from local_backend.model.model import DeepseekV3
+
+# A CPU takes its four-bit product for so many rows; with more it would take another, which rounds otherwise.
+CPU_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """A generated token to run at its position."""
+
+    sequence: Sequence
+    position: int
 
 
 class ModelRunner:
-    """The model and its cache. Used by the engine's thread alone."""
+    """The model and its cache's memory. Used by the engine's thread alone."""
 
-    def __init__(self, model: DeepseekV3, cache: LatentCache, device: torch.device) -> None:
+    def __init__(
+        self, model: DeepseekV3, latents: LatentPool, device: torch.device, rows: int = CPU_ROWS
+    ) -> None:
+        """`rows` is how many generated tokens one pass runs at most."""
         self._model = model
-        self._cache = cache
+        self._latents = latents
         self._device = device
+        self.rows = rows
 
     @torch.inference_mode()
-    def prefill(self, sequence: Sequence, start: int, end: int) -> Tensor:
-        """Cache the prompt tokens [start, end); the last one's logits, float32 [vocab_size] on the CPU."""
-        ids = torch.tensor([sequence.prompt[start:end]], device=self._device)
-        positions = torch.arange(start, end, device=self._device)[None]
-        view = self._cache.view([_slot(sequence)])
-        hidden = self._model(ids, positions, end, view, absorbed=False)
+    def prefill(self, chunk: Chunk) -> Tensor | None:
+        """Cache a chunk of a prompt; the logits after the last, float32 [vocab_size] on the CPU."""
+        sequence = chunk.sequence
+        ids = torch.tensor([sequence.prompt[chunk.start : chunk.end]], device=self._device)
+        positions = torch.arange(chunk.start, chunk.end, device=self._device)[None]
+        view = self._latents.view([_extent(sequence, chunk.start, chunk.end)])
+        hidden = self._model(ids, positions, view)
+        if chunk.end < len(sequence):
+            return None
         return self._model.logits(hidden[0, -1]).cpu()
 
     @torch.inference_mode()
-    def decode(self, sequences: Series[Sequence]) -> Tensor:
-        """Cache each sequence's last token; the logits after it, float32 [batch, vocab_size] on the CPU."""
-        ids = torch.tensor([[sequence.generated[-1]] for sequence in sequences], device=self._device)
-        positions = torch.tensor([[sequence.num_cached] for sequence in sequences], device=self._device)
-        length = max(sequence.num_cached for sequence in sequences) + 1
-        view = self._cache.view([_slot(sequence) for sequence in sequences])
-        hidden = self._model(ids, positions, length, view, absorbed=True)
+    def decode(self, rows: Series[Row]) -> Tensor:
+        """Cache at most `self.rows` generated tokens; the logits after each, float32 [rows, vocab_size]."""
+        ids = torch.tensor([[row.sequence.token(row.position)] for row in rows], device=self._device)
+        positions = torch.tensor([[row.position] for row in rows], device=self._device)
+        view = self._latents.view([_extent(row.sequence, row.position, row.position + 1) for row in rows])
+        hidden = self._model(ids, positions, view)
         return self._model.logits(hidden[:, -1]).cpu()
 
 
-def _slot(sequence: Sequence) -> int:
-    if sequence.slot is None:
-        raise RuntimeError("a sequence was scheduled without a cache slot")
-    return sequence.slot
+def _extent(sequence: Sequence, start: int, end: int) -> Extent:
+    return Extent([block.id for block in sequence.table], start, end)

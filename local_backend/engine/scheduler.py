@@ -1,82 +1,180 @@
-"""Decides what each step of the engine runs: first come, first served, decode never waits for a long prompt.
+"""Decides what each step of the engine runs.
 
-Every step decodes all sequences that have their prompt cached and, beside them, prefills at most
-`prefill_budget` prompt tokens (chunked prefill, Sarathi-Serve, arXiv 2403.02310), so a long prompt delays the
-others' next token by a bounded time.
+Every step decodes all running sequences and, beside them, prefills at most `prefill_budget` prompt tokens
+(chunked prefill, Sarathi-Serve, arXiv 2403.02310), so a long prompt delays the others' next token by a
+bounded time. A more urgent sequence goes first everywhere; where places or blocks run out, the least urgent
+one is preempted and computed again later (as vLLM does, arXiv 2309.06180), mostly from its own cached prefix.
+
+Chunks end at multiples of `chunk` positions. So how a prompt is cut depends on the prompt alone, and with it
+every rounding of its result.
 """
 
-import heapq
-from collections import deque
-from dataclasses import dataclass
+from bisect import insort
+from dataclasses import dataclass, field
 
+from local_backend.engine.blocks import BlockPool, chain
 from local_backend.engine.request import Sequence
 
 
 @dataclass(frozen=True)
-class PrefillChunk:
-    """The prompt tokens [start, end) of a sequence."""
+class SchedulerOptions:
+    """`chunk` is in prompt tokens of one pass, `prefill_budget` in prompt tokens of one step.
+
+    `replay` bounds how many of its own tokens a preempted sequence catches up on in a step. `share_answers`:
+    generated tokens may be found as a prefix too. Where decoding rounds otherwise than prefilling, an answer
+    would then depend on what is cached.
+    """
+
+    max_concurrency: int = 8
+    prefill_budget: int = 128
+    chunk: int = 64
+    replay: int = 16
+    share_answers: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.max_concurrency, self.prefill_budget, self.chunk, self.replay) < 1:
+            raise ValueError("max_concurrency, prefill_budget, chunk and replay must be at least 1")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The positions [start, end) of a sequence."""
 
     sequence: Sequence
     start: int
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """What to run now; `decode` is in the order of the cache slots."""
+    """What to run now: prompts by the chunk, generated tokens (usually one a sequence) row by row."""
 
-    prefill: list[PrefillChunk]
-    decode: list[Sequence]
+    prefill: list[Chunk] = field(default_factory=list)
+    decode: list[Chunk] = field(default_factory=list)
 
 
 class Scheduler:
-    """Queues of waiting and running sequences and the free cache slots. Used by the engine's thread alone."""
+    """Waiting and running sequences and their blocks. Used by the engine's thread alone."""
 
-    def __init__(self, max_concurrency: int, prefill_budget: int) -> None:
-        self._prefill_budget = prefill_budget
-        self._waiting: deque[Sequence] = deque()
+    def __init__(self, pool: BlockPool, options: SchedulerOptions) -> None:
+        if options.chunk % pool.size:
+            raise ValueError("chunk must be a multiple of the block size")
+        self._pool = pool
+        self._options = options
+        self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._free_slots = list(range(max_concurrency))
+        self.preemptions = 0
+        self.prefix_hits = 0
 
     @property
-    def sequences(self) -> list[Sequence]:
-        """All sequences, running first."""
-        return [*self._running, *self._waiting]
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     @property
     def is_idle(self) -> bool:
         return not self._running and not self._waiting
 
     def add(self, sequence: Sequence) -> None:
-        """Put a sequence at the end of the queue."""
-        self._waiting.append(sequence)
+        """Queue a sequence behind those that are as urgent."""
+        insort(self._waiting, sequence, key=_urgency)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence that ended, and free its slot."""
-        if sequence.slot is None:
-            self._waiting.remove(sequence)
-            return
-        self._running.remove(sequence)
-        heapq.heappush(self._free_slots, sequence.slot)
-        sequence.slot = None
+    def remove(self, sequence: Sequence, *, spoilt: bool = False) -> None:
+        """Forget a sequence that ended and free its blocks; `spoilt` ones are not kept as a prefix."""
+        (self._running if sequence in self._running else self._waiting).remove(sequence)
+        self._pool.release(sequence.table, spoilt=spoilt)
+        sequence.table, sequence.names = [], []
+
+    def advance(self, sequence: Sequence, end: int) -> None:
+        """The positions before `end` are cached now: full blocks become known to others."""
+        sequence.num_cached = end
+        size = self._pool.size
+        for index in range(len(sequence.names), end // size):
+            start, stop = index * size, (index + 1) * size
+            parent = sequence.names[-1] if sequence.names else sequence.root
+            tokens = sequence.tokens(start, stop)
+            if stop <= len(sequence.prompt) or self._options.share_answers:
+                self._pool.publish(sequence.table[index], parent, tokens)
+            sequence.names.append(chain(parent, tokens))
 
     def next_step(self) -> Step:
         """Admit what fits and choose the next step's work."""
-        while self._waiting and self._free_slots:
-            sequence = self._waiting.popleft()
-            sequence.slot = heapq.heappop(self._free_slots)
-            self._running.append(sequence)
-        decode = [sequence for sequence in self._running if sequence.is_prefilled]
-        decode.sort(key=lambda sequence: sequence.slot or 0)
-        return Step(self._prefill_chunks(), decode)
+        self._admit()
+        step = Step()
+        for sequence in list(self._running):
+            if sequence.is_prefilled and sequence in self._running:
+                end = min(len(sequence), sequence.num_cached + self._options.replay)
+                if self._reserve(sequence, end, step):
+                    step.decode.append(Chunk(sequence, sequence.num_cached, end))
+        budget = self._options.prefill_budget
+        for sequence in list(self._running):
+            if budget > 0 and not sequence.is_prefilled and sequence in self._running:
+                budget = self._prefill(sequence, budget, step)
+        return step
 
-    def _prefill_chunks(self) -> list[PrefillChunk]:
-        chunks = []
-        budget = self._prefill_budget
-        for sequence in self._running:
-            if sequence.is_prefilled or not budget:
+    def _admit(self) -> None:
+        while self._waiting:
+            sequence = self._waiting[0]
+            has_place = len(self._running) < self._options.max_concurrency
+            has_blocks = self._pool.free * self._pool.size > len(sequence)
+            if self._running and not (has_place and has_blocks):
+                if sequence.priority >= self._running[-1].priority:
+                    return
+                self._preempt(self._running[-1])
                 continue
-            end = min(sequence.num_cached + budget, len(sequence.prompt))
-            chunks.append(PrefillChunk(sequence, sequence.num_cached, end))
-            budget -= end - sequence.num_cached
-        return chunks
+            self._waiting.remove(sequence)
+            insort(self._running, sequence, key=_urgency)
+
+    def _prefill(self, sequence: Sequence, budget: int, step: Step) -> int:
+        """Add chunks of a prompt to the step; returns what is left of the budget."""
+        self._take_known(sequence)
+        start = sequence.num_cached
+        while start < len(sequence.prompt) and budget > 0:
+            end = min(start - start % self._options.chunk + self._options.chunk, len(sequence.prompt))
+            if not self._reserve(sequence, end, step):
+                break
+            step.prefill.append(Chunk(sequence, start, end))
+            budget -= end - start
+            start = end
+        return budget
+
+    def _take_known(self, sequence: Sequence) -> None:
+        """Hold the blocks of the prompt that are cached already; its last token is always computed anew."""
+        size = self._pool.size
+        while (end := sequence.num_cached + size) < len(sequence.prompt) + bool(sequence.generated):
+            if sequence.num_cached % size or len(sequence.table) * size > sequence.num_cached:
+                return
+            parent = sequence.names[-1] if sequence.names else sequence.root
+            block = self._pool.find(parent, sequence.tokens(sequence.num_cached, end))
+            if block is None:
+                return
+            sequence.table.append(block)
+            self.advance(sequence, end)
+            self.prefix_hits += size
+
+    def _reserve(self, sequence: Sequence, end: int, step: Step) -> bool:
+        """Hold blocks for the positions before `end`, at the cost of less urgent sequences."""
+        while len(sequence.table) * self._pool.size < end:
+            if (block := self._pool.take()) is not None:
+                sequence.table.append(block)
+                continue
+            victim = self._running[-1]
+            step.decode = [chunk for chunk in step.decode if chunk.sequence is not victim]
+            step.prefill = [chunk for chunk in step.prefill if chunk.sequence is not victim]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
+        self.remove(sequence)
+        sequence.num_cached = 0
+        self.add(sequence)
+
+
+def _urgency(sequence: Sequence) -> tuple[int, int]:
+    return sequence.urgency

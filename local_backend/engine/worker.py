@@ -1,23 +1,30 @@
 """The engine's thread: takes commands, runs steps, posts what happened.
 
-A failing step means that the model or the device is broken: every open generation is told, and the engine
-stays failed until the process restarts.
+What fails hurts as few as possible. A pass that fails (memory, usually) is repeated for each of its sequences
+alone, and only those that fail again are told so; logits that aren't numbers and a sampler that raises end
+their own sequence. When nothing works any more, or the books are wrong, everybody is told and the engine
+starts anew with an empty cache; if that fails before it has made a single token, it stays failed.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from torch import Tensor
 
 from local_backend.clock import now
+from local_backend.engine.blocks import BlockPool
+from local_backend.engine.load import Load, Speed
 from local_backend.engine.request import Event, Finished, FinishReason, Sequence
-from local_backend.engine.runner import ModelRunner
+from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
-from local_backend.engine.scheduler import Scheduler, Step
+from local_backend.engine.scheduler import Chunk, Scheduler, SchedulerOptions, Step
 
 log = logging.getLogger(__name__)
+
+# Sequences that fail one after the other, nothing working between, before the device is taken to be broken.
+_BROKEN_AFTER = 3
 
 
 @dataclass(frozen=True)
@@ -33,18 +40,26 @@ Command = Sequence | Abort | None
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """max_length is in tokens, prompt and answer together; prefill_budget in prompt tokens a step."""
+    """max_length is in tokens, prompt and answer together; `model` separates its prefixes from others'."""
 
-    max_concurrency: int
     max_queue: int
     max_length: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
-    prefill_budget: int = 512
+    blocks: int
+    block_size: int = 64
+    model: str = ""
+    scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
 
     def __post_init__(self) -> None:
-        if self.max_concurrency < 1 or self.max_queue < 0 or self.prefill_budget < 1:
-            raise ValueError("max_concurrency and prefill_budget must be at least 1, max_queue at least 0")
+        if self.max_queue < 0:
+            raise ValueError("max_queue must be at least 0")
+        if self.blocks * self.block_size < self.max_length:
+            raise ValueError(f"{self.blocks} blocks of {self.block_size} tokens don't hold {self.max_length}")
+
+
+class Broken(Exception):
+    """The device, or what depends on it, doesn't work any more."""
 
 
 class Worker:
@@ -63,78 +78,151 @@ class Worker:
         self._commands = commands
         self._post = post
         self._post_failure = post_failure
-        self._scheduler = Scheduler(options.max_concurrency, options.prefill_budget)
-        self._sequences: dict[int, Sequence] = {}
-        self._samplers: dict[int, Sampler] = {}
         self._events: list[tuple[int, Event]] = []
+        self._speed = Speed()
+        self.load = Load(options.blocks, options.blocks)
+        self._start_anew()
 
     def run(self) -> None:
-        """Serve until told to stop or until a step fails."""
-        try:
-            while self._take_commands():
-                self._run_step(self._scheduler.next_step())
-                self._flush()
-            self._finish_all(FinishReason.ABORT)
-        # Whatever broke a step, device errors included, has one answer: tell everyone and stop.
-        except Exception:
-            log.exception("the engine failed")
-            self._finish_all(FinishReason.ERROR)
-            self._post_failure()
-            self._refuse_until_stopped()
+        """Serve until told to stop, starting anew after a failure as long as that helps."""
+        while True:
+            try:
+                while self._take_commands():
+                    self._run_step(self._scheduler.next_step())
+            # Whatever broke, device errors included, has one answer.
+            except Exception:
+                log.exception("the engine failed")
+                self._end_all(FinishReason.ERROR)
+                if not self._has_worked:
+                    self._post_failure()
+                    self._refuse_until_stopped()
+                    return
+                self.load.restarts += 1
+                self._start_anew()
+            else:
+                self._end_all(FinishReason.ABORT)
+                return
+
+    def _start_anew(self) -> None:
+        self._pool = BlockPool(self._options.blocks, self._options.block_size)
+        self._scheduler = Scheduler(self._pool, self._options.scheduling)
+        self._sequences: dict[int, Sequence] = {}
+        self._samplers: dict[int, Sampler] = {}
+        self._failed_in_a_row = 0
+        self._has_worked = False
 
     def _take_commands(self) -> bool:
         """Apply what was asked since the last step, waiting while there is nothing to run. False: stop."""
-        while self._scheduler.is_idle or not self._commands.empty():
+        while True:
+            if self._scheduler.is_idle:
+                self._pool.check()
+            elif self._commands.empty():
+                return True
+            self._report()
             command = self._commands.get()
             if command is None:
                 return False
             if isinstance(command, Sequence):
-                self._sequences[command.request_id] = command
-                self._samplers[command.request_id] = Sampler(
-                    command.params, command.prompt, self._options.vocab_size
-                )
-                self._scheduler.add(command)
+                self._add(command)
             elif (sequence := self._sequences.get(command.request_id)) is not None:
-                self._finish(sequence, FinishReason.ABORT)
-                self._flush()
-        return True
+                self._end(sequence, FinishReason.ABORT)
+            self._flush()
+
+    def _add(self, sequence: Sequence) -> None:
+        try:
+            sampler = Sampler(sequence.params, sequence.prompt, self._options.vocab_size)
+        except Exception as error:  # noqa: BLE001 - one request's own, whatever it is
+            _log_failure(sequence, error)
+            self._events.append((sequence.request_id, Finished(FinishReason.ERROR)))
+            return
+        self._sequences[sequence.request_id] = sequence
+        self._samplers[sequence.request_id] = sampler
+        self._scheduler.add(sequence)
 
     def _run_step(self, step: Step) -> None:
-        if step.decode:
-            logits = self._runner.decode(step.decode)
-            for sequence, row in zip(step.decode, logits, strict=True):
-                sequence.num_cached += 1
-                self._sample(sequence, row)
+        started, decoded = now(), self.load.decoded
+        rows = [
+            Row(chunk.sequence, position)
+            for chunk in step.decode
+            for position in range(chunk.start, chunk.end)
+        ]
+        for first in range(0, len(rows), self._runner.rows):
+            self._decode(rows[first : first + self._runner.rows])
+        self._flush()
         for chunk in step.prefill:
-            sequence = chunk.sequence
-            if sequence.started is None:
-                sequence.started = now()
-            row = self._runner.prefill(sequence, chunk.start, chunk.end)
-            sequence.num_cached = chunk.end
-            if sequence.is_prefilled:
-                self._sample(sequence, row)
+            self._prefill(chunk)
+        if self.load.decoded > decoded:
+            self._speed.observe(self.load.decoded - decoded, now() - started)
+        self._report()
+        self._flush()
+
+    def _decode(self, rows: list[Row]) -> None:
+        rows = [row for row in rows if row.sequence.request_id in self._sequences]
+        if not rows:
+            return
+        try:
+            logits = self._runner.decode(rows)
+        except Exception as error:  # noqa: BLE001 - found out below whose it is
+            sequences = {row.sequence.request_id: row.sequence for row in rows}
+            if len(sequences) == 1:
+                self._fail(rows[0].sequence, error)
+                return
+            for sequence in sequences.values():
+                self._decode([row for row in rows if row.sequence is sequence])
+            return
+        self._failed_in_a_row = 0
+        for row, values in zip(rows, logits, strict=True):
+            self._scheduler.advance(row.sequence, row.position + 1)
+            if row.sequence.num_cached == len(row.sequence):
+                self._sample(row.sequence, values)
+
+    def _prefill(self, chunk: Chunk) -> None:
+        sequence = chunk.sequence
+        if sequence.request_id not in self._sequences:
+            return
+        try:
+            logits = self._runner.prefill(chunk)
+        except Exception as error:  # noqa: BLE001 - a pass of its own, so its own failure
+            self._fail(sequence, error)
+            return
+        self._failed_in_a_row = 0
+        self.load.prefilled += chunk.end - chunk.start
+        self._scheduler.advance(sequence, chunk.end)
+        if logits is not None:
+            self._sample(sequence, logits)
 
     def _sample(self, sequence: Sequence, logits: Tensor) -> None:
-        token = self._samplers[sequence.request_id].sample(logits)
+        try:
+            token = self._samplers[sequence.request_id].sample(_numbers(logits))
+        except Exception as error:  # noqa: BLE001 - one request's own, whatever it is
+            self._fail(sequence, error)
+            return
+        self._has_worked = True
         if token.id in self._options.eos_token_ids:
-            self._finish(sequence, FinishReason.STOP)
+            self._end(sequence, FinishReason.STOP)
             return
         sequence.generated.append(token.id)
+        self.load.decoded += 1
         self._events.append((sequence.request_id, token))
-        length = len(sequence.prompt) + len(sequence.generated)
-        if len(sequence.generated) >= sequence.params.max_tokens or length >= self._options.max_length:
-            self._finish(sequence, FinishReason.LENGTH)
+        if len(sequence.generated) >= sequence.params.max_tokens or len(sequence) >= self._options.max_length:
+            self._end(sequence, FinishReason.LENGTH)
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        seconds = None if sequence.started is None else now() - sequence.started
-        self._scheduler.remove(sequence)
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        _log_failure(sequence, error)
+        self.load.failures += 1
+        self._end(sequence, FinishReason.ERROR)
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= _BROKEN_AFTER:
+            raise Broken(f"{self._failed_in_a_row} sequences failed one after the other") from error
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._scheduler.remove(sequence, spoilt=reason is FinishReason.ERROR)
         del self._sequences[sequence.request_id]
         del self._samplers[sequence.request_id]
-        self._events.append((sequence.request_id, Finished(reason, seconds)))
+        self._events.append((sequence.request_id, Finished(reason)))
 
-    def _finish_all(self, reason: FinishReason) -> None:
-        for sequence in self._scheduler.sequences:
-            self._finish(sequence, reason)
+    def _end_all(self, reason: FinishReason) -> None:
+        self._events += [(request_id, Finished(reason)) for request_id in self._sequences]
         self._flush()
 
     def _refuse_until_stopped(self) -> None:
@@ -142,7 +230,27 @@ class Worker:
             if isinstance(command, Sequence):
                 self._post([(command.request_id, Finished(FinishReason.ERROR))])
 
+    def _report(self) -> None:
+        load, scheduler = self.load, self._scheduler
+        load.running, load.waiting = scheduler.running, scheduler.waiting
+        load.free_blocks, load.cached_blocks = self._pool.free, self._pool.cached
+        load.tokens_per_second = self._speed.value
+        load.preemptions += scheduler.preemptions
+        load.prefix_hits += scheduler.prefix_hits
+        scheduler.preemptions = scheduler.prefix_hits = 0
+
     def _flush(self) -> None:
         if self._events:
             self._post(self._events)
             self._events = []
+
+
+def _numbers(logits: Tensor) -> Tensor:
+    if not bool(logits.isfinite().all()):
+        raise ArithmeticError("the logits are not all numbers")
+    return logits
+
+
+def _log_failure(sequence: Sequence, error: Exception) -> None:
+    facts = {"sequence": sequence.request_id, "error": f"{type(error).__name__}: {error}"[:300]}
+    log.error("a request failed", extra={"facts": facts})

@@ -6,6 +6,7 @@ and absorbed, which moves the expansion to the query and the output and so reads
 (decode).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from local_backend.model.config import DeepseekConfig
+from local_backend.model.dual_chunk import ChunkedQueries, ChunkRotary
 from local_backend.model.linear import Projection
 from local_backend.model.rope import rotate
 
@@ -22,29 +24,33 @@ _INNER_NORM_EPS = 1e-6
 
 
 class LatentView(Protocol):
-    """The cached latents of a batch of sequences, one row a sequence."""
+    """The cached latents that the rows of a forward pass belong to."""
 
-    def write(self, layer: int, positions: Tensor, latents: Tensor) -> None:
-        """Store latents [batch, tokens, latent_dim] at positions [batch, tokens]."""
+    lengths: Sequence[int]
+    """How many positions each row may read: all up to its last."""
 
-    def read(self, layer: int, length: int) -> Tensor:
-        """The first `length` latents of every sequence, [batch, length, latent_dim]."""
+    def write(self, layer: int, latents: Tensor) -> None:
+        """Store latents [rows, tokens, latent_dim] of the positions that this pass computes."""
+
+    def read(self, layer: int, row: int) -> Tensor:
+        """The latents of a row up to the last of its positions, [length, latent_dim]."""
 
 
 @dataclass(frozen=True)
 class Span:
     """Where the tokens of a forward pass stand; the same for every layer.
 
-    positions: int64 [batch, tokens]. rotary: their cosine and sine, [batch, tokens, qk_rope_head_dim / 2]
-    each. visible: bool [batch, tokens, length], which of the first `length` cached positions a query may see.
-    absorbed: which of the two forms attention takes.
+    rotary: cosine and sine of the positions, [rows, tokens, qk_rope_head_dim / 2] each. visible: for each row
+    bool [tokens, length], which cached positions a query may see; None where there is a single query, which
+    sees them all. absorbed: which of the two forms attention takes, None for the cheaper. chunked: the rotations
+    of dual chunk attention, whose keys take `rotary` too.
     """
 
-    positions: Tensor
     rotary: tuple[Tensor, Tensor]
-    visible: Tensor
+    visible: Sequence[Tensor | None]
     cache: LatentView
-    absorbed: bool
+    absorbed: bool | None
+    chunked: ChunkRotary | None = None
 
 
 class MultiHeadLatentAttention(nn.Module):
@@ -76,25 +82,46 @@ class MultiHeadLatentAttention(nn.Module):
         self.o_proj = Projection(self.num_heads * self.v_head_dim, hidden, bias=bias)
 
     def forward(self, x: Tensor, span: Span) -> Tensor:
-        """Attend from x [batch, tokens, hidden] to all that is cached up to it, itself included."""
-        batch, tokens, _ = x.shape
-        cos, sin = span.rotary
-        query = self._query(x).view(batch, tokens, self.num_heads, -1)
-        q_nope, q_rope = torch.split(query, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
-        q_rope = rotate(q_rope, cos[:, :, None], sin[:, :, None], self.rope_interleave)
+        """Attend from x [rows, tokens, hidden] to all that is cached up to it, itself included.
 
+        Every row is computed on its own, with products whose shapes are its own, so that the result doesn't
+        depend, not even by rounding, on what else is in the batch.
+        """
+        rows, tokens, _ = x.shape
+        cos, sin = span.rotary
+        query = self._query(x).view(rows, tokens, self.num_heads, -1)
+        q_nope, q_rope = torch.split(query, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
         compressed, k_rope = self.kv_a_proj_with_mqa(x).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
         )
         k_rope = rotate(k_rope, cos, sin, self.rope_interleave)
-        span.cache.write(
-            self.layer, span.positions, torch.cat([self.kv_a_layernorm(compressed), k_rope], dim=-1)
-        )
+        span.cache.write(self.layer, torch.cat([self.kv_a_layernorm(compressed), k_rope], dim=-1))
 
-        latents = span.cache.read(self.layer, span.visible.shape[-1])
-        attend = self._attend_absorbed if span.absorbed else self._attend_expanded
-        output: Tensor = self.o_proj(attend(q_nope, q_rope, latents, span.visible))
+        attended = [self._attend(q_nope[row], q_rope[row], span, row) for row in range(rows)]
+        output: Tensor = self.o_proj(torch.stack(attended))
         return output
+
+    def _attend(self, q_nope: Tensor, q_rope: Tensor, span: Span, row: int) -> Tensor:
+        """One row's queries [tokens, heads, *], not rotated yet -> [tokens, heads * v]."""
+        latents, visible = span.cache.read(self.layer, row), span.visible[row]
+        if span.chunked is not None:
+            queries = span.chunked.queries(q_rope, row, self.rope_interleave)
+            return self._attend_chunked(q_nope, queries, latents, visible, span.chunked.chunk_length)
+        cos, sin = span.rotary
+        q_rope = rotate(q_rope, cos[row, :, None], sin[row, :, None], self.rope_interleave)
+        absorbed = span.absorbed
+        if absorbed is None:
+            absorbed = self._prefers_absorbed(len(q_nope), len(latents))
+        attend = self._attend_absorbed if absorbed else self._attend_expanded
+        return attend(q_nope, q_rope, latents, visible)
+
+    def _prefers_absorbed(self, tokens: int, length: int) -> bool:
+        """Whether absorbed takes fewer products: never where a prompt starts, as all is expanded once."""
+        if tokens in (1, length):
+            return tokens == 1
+        value, nope, rope = self.v_head_dim, self.qk_nope_head_dim, self.qk_rope_head_dim
+        absorbed = self.kv_lora_rank * (2 if nope else 1) + rope
+        return tokens * (absorbed - nope - rope - value) < self.kv_lora_rank * (nope + value)
 
     def _query(self, x: Tensor) -> Tensor:
         query: Tensor
@@ -104,35 +131,64 @@ class MultiHeadLatentAttention(nn.Module):
             query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
         return query
 
-    def _attend_expanded(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, visible: Tensor) -> Tensor:
-        """Queries [batch, tokens, heads, *], latents [batch, length, *] -> [batch, tokens, heads * v]."""
+    def _attend_expanded(
+        self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, visible: Tensor | None
+    ) -> Tensor:
+        """Queries [tokens, heads, *], latents [length, *] -> [tokens, heads * v]."""
         compressed, k_rope = torch.split(latents, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
         expanded = torch.unflatten(self.kv_b_proj(compressed), -1, (self.num_heads, -1))
         k_nope, value = torch.split(expanded, [self.qk_nope_head_dim, self.v_head_dim], dim=-1)
-        shared = k_rope[:, :, None].expand(-1, -1, self.num_heads, -1)
+        shared = k_rope[:, None].expand(-1, self.num_heads, -1)
         output = functional.scaled_dot_product_attention(
-            torch.cat([q_nope, q_rope], dim=-1).transpose(1, 2),
-            torch.cat([k_nope, shared], dim=-1).transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=visible[:, None],
+            torch.cat([q_nope, q_rope], dim=-1).transpose(0, 1)[None],
+            torch.cat([k_nope, shared], dim=-1).transpose(0, 1)[None],
+            value.transpose(0, 1)[None],
+            attn_mask=visible,
             scale=self.softmax_scale,
         )
-        return output.transpose(1, 2).flatten(2)
+        return output[0].transpose(0, 1).flatten(1)
 
-    def _attend_absorbed(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, visible: Tensor) -> Tensor:
+    def _attend_absorbed(
+        self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, visible: Tensor | None
+    ) -> Tensor:
         """The same result from the latents themselves: W_UK goes into the query, W_UV comes after the sum."""
-        batch, tokens = q_nope.shape[:2]
+        tokens = q_rope.shape[0]
+        compressed = latents[:, : self.kv_lora_rank]
+        if self.qk_nope_head_dim:
+            q_latent = torch.einsum("thn,hnr->thr", q_nope, self._up_projections()[0])
+            query = torch.cat([q_latent, q_rope], dim=-1)
+            keys = latents
+        else:
+            query, keys = q_rope, latents[:, self.kv_lora_rank :]
+        scores = (query.flatten(0, 1) @ keys.T).view(tokens, self.num_heads, -1)
+        return self._weigh(scores, compressed, visible)
+
+    def _attend_chunked(
+        self, q_nope: Tensor, q_rope: ChunkedQueries, latents: Tensor, visible: Tensor | None, chunk: int
+    ) -> Tensor:
+        """The absorbed form with positions counted in chunks; queries [tokens, heads, *]."""
+        compressed = latents[:, : self.kv_lora_rank]
+        start = len(latents) - len(q_nope)
+        scores = q_rope.scores(latents[:, self.kv_lora_rank :], start, chunk)
+        if self.qk_nope_head_dim:
+            q_latent = torch.einsum("thn,hnr->thr", q_nope, self._up_projections()[0])
+            scores = scores + q_latent @ compressed.T
+        return self._weigh(scores, compressed, visible)
+
+    def _up_projections(self) -> tuple[Tensor, Tensor]:
+        """W_UK and W_UV, [heads, *, kv_lora_rank]."""
         up = self.kv_b_proj.weight.view(self.num_heads, -1, self.kv_lora_rank)
         w_uk, w_uv = torch.split(up, [self.qk_nope_head_dim, self.v_head_dim], dim=1)
-        compressed, k_rope = torch.split(latents, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
+        return w_uk, w_uv
 
-        scores = torch.bmm(q_rope.flatten(1, 2), k_rope.transpose(1, 2))
-        if self.qk_nope_head_dim:
-            q_latent = torch.einsum("bthn,hnr->bthr", q_nope, w_uk)
-            scores = scores + torch.bmm(q_latent.flatten(1, 2), compressed.transpose(1, 2))
-        scores = scores.view(batch, tokens, self.num_heads, -1).float() * self.softmax_scale
-        scores = scores.masked_fill(~visible[:, :, None], float("-inf"))
-        weights = scores.softmax(dim=-1).to(latents.dtype).flatten(1, 2)
-        attended = torch.bmm(weights, compressed).view(batch * tokens, self.num_heads, -1)
+    def _weigh(self, scores: Tensor, compressed: Tensor, visible: Tensor | None) -> Tensor:
+        """The weighted sum of the latents, expanded; scores [tokens, heads, length] -> [tokens, heads * v]."""
+        tokens = len(scores)
+        scores = scores.float() * self.softmax_scale
+        if visible is not None:
+            scores = scores.masked_fill_(~visible[:, None], float("-inf"))
+        weights = scores.softmax(dim=-1).to(compressed.dtype).view(tokens * self.num_heads, -1)
+        attended = (weights @ compressed).view(tokens, self.num_heads, -1)
+        w_uv = self._up_projections()[1]
         output = torch.bmm(attended.transpose(0, 1), w_uv.transpose(1, 2))
-        return output.transpose(0, 1).reshape(batch, tokens, -1)
+        return output.transpose(0, 1).flatten(1)

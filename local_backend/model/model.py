@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from local_backend.model.config import DeepseekConfig
+from local_backend.model.dual_chunk import ChunkRotary
 from local_backend.model.mla import LatentView, MultiHeadLatentAttention, Span
 from local_backend.model.rope import RotaryEmbedding
 from local_backend.parallel.group import ParallelGroup
@@ -21,7 +22,7 @@ class DecoderLayer(nn.Module):
         self.mlp = shared_feed_forward(config, layer, group)
 
     def forward(self, x: Tensor, span: Span) -> Tensor:
-        """X [batch, tokens, hidden] -> the same shape."""
+        """X [rows, tokens, hidden] -> the same shape."""
         x = x + self.self_attn(self.input_layernorm(x), span)
         output: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return output
@@ -47,24 +48,38 @@ class DeepseekV3(nn.Module):
             )
             self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
             self.lm_head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim, max_length, device)
+        farthest = min(max_length, config.dual_chunk.trained_length) if config.dual_chunk else max_length
+        self.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim, farthest, device)
 
     def forward(
-        self, ids: Tensor, positions: Tensor, length: int, cache: LatentView, absorbed: bool
+        self, ids: Tensor, positions: Tensor, cache: LatentView, absorbed: bool | None = None
     ) -> Tensor:
         """Run tokens and cache their latents; everything before them must be cached already.
 
-        ids, positions: int64 [batch, tokens]. length: cached positions after this call, the longest of the
-        batch. absorbed: which form of attention (both give the same result). Returns hidden states [batch,
-        tokens, hidden_size], normed, ready for `logits`.
+        ids, positions: int64 [rows, tokens], a row's positions without a gap. absorbed: which form of
+        attention (both give the same result), None for the cheaper. Returns hidden states [rows, tokens,
+        hidden_size], normed, ready for `logits`.
         """
         x = self.embed_tokens(ids)
-        visible = torch.arange(length, device=ids.device) <= positions[..., None]
-        span = Span(positions, self.rotary(positions), visible, cache, absorbed)
+        visible: list[Tensor | None] = [None] * len(ids)
+        if ids.shape[1] > 1:
+            visible = [
+                torch.arange(length, device=ids.device) <= row[:, None]
+                for row, length in zip(positions, cache.lengths, strict=True)
+            ]
+        span = self._span(positions, visible, cache, absorbed)
         for layer in self.layers:
             x = layer(x, span)
         output: Tensor = self.norm(x)
         return output
+
+    def _span(
+        self, positions: Tensor, visible: list[Tensor | None], cache: LatentView, absorbed: bool | None
+    ) -> Span:
+        if self.config.dual_chunk is None:
+            return Span(self.rotary(positions), visible, cache, absorbed)
+        chunked = ChunkRotary.of(self.rotary, positions, self.config.dual_chunk)
+        return Span(chunked.keys, visible, cache, absorbed, chunked)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden [.., hidden_size] -> float32 [.., vocab_size]."""

@@ -1,17 +1,21 @@
 """Prometheus metrics, in a registry of their own so that several apps can live in one process."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterable
 
-from local_backend.engine.admission import Admission
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from local_backend.engine.engine import Engine
 from local_backend.serve.reply import Outcome
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of what was served; `admission` is read whenever the metrics are."""
+    """Counters of what was served; the engine is asked for its load whenever they are read."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
         self._requests = Counter(
@@ -27,10 +31,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        open_sequences = Gauge(
-            "tidegate_local_open_sequences", "Running and waiting sequences", registry=registry
-        )
-        open_sequences.set_function(lambda: admission.open)
+        registry.register(_EngineCollector(engine))
 
     def record(self, endpoint: str, status: int, outcome: Outcome) -> None:
         """Count a finished request."""
@@ -43,3 +44,32 @@ class Metrics:
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self._registry)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        load, admission = self._engine.load, self._engine.admission
+        gauges = (
+            ("open_sequences", "Running and waiting sequences", admission.open),
+            ("running_sequences", "Sequences that are being generated", load.running),
+            ("waiting_sequences", "Sequences that wait for a place or for blocks", load.waiting),
+            ("cache_blocks", "Blocks of the latent cache", load.blocks),
+            ("cache_free_blocks", "Blocks that no sequence holds", load.free_blocks),
+            ("cache_prefix_blocks", "Blocks that hold a known prefix", load.cached_blocks),
+            ("tokens_per_second", "Tokens generated a second of late", load.tokens_per_second),
+            ("expected_wait_seconds", "What one more request would wait", admission.expected_wait()),
+        )
+        for name, text, value in gauges:
+            yield GaugeMetricFamily(f"tidegate_local_{name}", text, value)
+        counters = (
+            ("prefilled_tokens", "Prompt tokens computed", load.prefilled),
+            ("prefix_hit_tokens", "Prompt tokens found in the cache", load.prefix_hits),
+            ("preemptions", "Sequences put back to be computed again", load.preemptions),
+            ("failed_sequences", "Sequences ended by a failure of their own", load.failures),
+            ("engine_restarts", "Times the engine started anew after a failure", load.restarts),
+        )
+        for name, text, value in counters:
+            yield CounterMetricFamily(f"tidegate_local_{name}", text, value)

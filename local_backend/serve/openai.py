@@ -20,6 +20,7 @@ from local_backend.clock import now, unix_time
 from local_backend.engine.admission import QueueFull
 from local_backend.engine.engine import Engine, EngineStopped
 from local_backend.serve import errors
+from local_backend.serve.caller import Caller, read_caller
 from local_backend.serve.errors import ApiError
 from local_backend.serve.job import Job, ModelFacts, chat_job, completion_job
 from local_backend.serve.metrics import Metrics
@@ -61,6 +62,7 @@ def build_app(service: Service) -> Starlette:
             Route("/v1/models", endpoints.models),
             Route("/v1/models/{model:path}", endpoints.model),
             Route("/healthz", endpoints.health),
+            Route("/load", endpoints.load),
             Route("/metrics", endpoints.scrape),
         ],
         exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _unexpected},
@@ -92,6 +94,19 @@ class _Endpoints:
         body = {"status": "ok" if engine.is_running else "failed", "model": self._service.facts.model_id}
         return _json(body, 200 if engine.is_running else 503)
 
+    async def load(self, _request: Request) -> Response:
+        load, admission = self._service.engine.load, self._service.engine.admission
+        body = {
+            "running": load.running,
+            "waiting": max(0, admission.open - load.running),
+            "capacity": admission.capacity,
+            "free_blocks": load.free_blocks,
+            "blocks": load.blocks,
+            "tokens_per_second": round(load.tokens_per_second, 2),
+            "expected_wait_seconds": round(admission.expected_wait(), 3),
+        }
+        return _json(body)
+
     async def scrape(self, _request: Request) -> Response:
         return Response(self._service.metrics.render(), media_type="text/plain; version=0.0.4")
 
@@ -110,21 +125,24 @@ class _Endpoints:
             _log_request(request_id, endpoint, status, now() - arrived, outcome)
 
         try:
+            caller = read_caller(request)
             body = await _read(request, schema)
             job = await asyncio.to_thread(make_job, body, self._service.facts, self._service.tokenizer)
-            reply = self._start(job)
+            reply = self._start(job, caller)
         except ApiError as error:
             on_end(error.status, Outcome())
             raise
         return GenerationResponse(reply, job.stream, on_end)
 
-    def _start(self, job: Job) -> Reply:
+    def _start(self, job: Job, caller: Caller) -> Reply:
         engine = self._service.engine
         if len(job.prompts) > engine.admission.capacity:
             message = f"at most {engine.admission.capacity} answers can be generated at once"
             raise errors.invalid_request(message, "n")
         try:
-            generation = engine.submit(job.prompts, job.params)
+            generation = engine.submit(
+                job.prompts, job.params, tenant=caller.tenant, priority=caller.priority
+            )
         except QueueFull as full:
             raise errors.queue_full(full.retry_after) from full
         except EngineStopped as stopped:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from local_backend.engine.cache import LatentCache
+from local_backend.engine.latents import LatentPool
 from local_backend.errors import WeightsError
 from local_backend.weights import deepseek_io
 from local_backend.weights.convert import converted_config, converted_tensors
@@ -109,9 +109,9 @@ def test_conversion_keeps_the_logits(converted: tuple[transformers.LlamaForCausa
     ids = torch.randint(0, len(TOKENS), (1, 40), generator=torch.Generator().manual_seed(1))
     expected = dense(ids).logits
     model = load_model(folder, CONTEXT, CPU, torch.float32)
-    view = LatentCache(model.config, 1, CONTEXT, CPU, torch.float32).view([0])
+    view = LatentPool(model.config, 1, CONTEXT, CPU).rows([0], 0, 40)
     for absorbed in (False, True):
-        found = model.logits(model(ids, torch.arange(40)[None], 40, view, absorbed))
+        found = model.logits(model(ids, torch.arange(40)[None], view, absorbed))
         assert relative(found, expected) < 1e-4
     transformers_too = transformers.DeepseekV3ForCausalLM.from_pretrained(folder).eval()
     assert relative(transformers_too(ids).logits, expected) < 1e-4
@@ -122,8 +122,8 @@ def test_reduced_products_stay_near_float32(converted: tuple[transformers.LlamaF
     dense, folder = converted
     ids = torch.randint(0, len(TOKENS), (1, 40), generator=torch.Generator().manual_seed(1))
     model = load_model(folder, CONTEXT, CPU, torch.bfloat16)
-    view = LatentCache(model.config, 1, CONTEXT, CPU, torch.float32).view([0])
-    found = model.logits(model(ids, torch.arange(40)[None], 40, view, absorbed=False))
+    view = LatentPool(model.config, 1, CONTEXT, CPU).rows([0], 0, 40)
+    found = model.logits(model(ids, torch.arange(40)[None], view, absorbed=False))
     assert 1e-6 < relative(found, dense(ids).logits) < 0.05
 
 
@@ -132,8 +132,8 @@ def test_the_bundled_model_is_the_same_in_transformers_and_here(bundled: ModelFo
     oracle = transformers.DeepseekV3ForCausalLM.from_pretrained(bundled.path).eval()
     ids = torch.randint(0, 49152, (1, 12), generator=torch.Generator().manual_seed(3))
     model = load_model(bundled.path, 64, CPU, torch.float32)
-    view = LatentCache(model.config, 1, 64, CPU, torch.float32).view([0])
-    found = model.logits(model(ids, torch.arange(12)[None], 12, view, absorbed=False))
+    view = LatentPool(model.config, 1, 64, CPU).rows([0], 0, 12)
+    found = model.logits(model(ids, torch.arange(12)[None], view, absorbed=False))
     assert relative(found, oracle(ids).logits) < 1e-4
 
 

@@ -56,9 +56,7 @@ def test_a_sequence_in_a_batch_is_as_alone_wherever_its_blocks_lie(tmp_path: Pat
             view = pool.view([Extent(table, 0, length)])
             model(row[None, :length], torch.arange(length)[None], view, absorbed=False)
         positions = torch.tensor(lengths)[:, None]
-        extents = [
-            Extent(table, length, length + 1) for table, length in zip(tables, lengths, strict=True)
-        ]
+        extents = [Extent(table, length, length + 1) for table, length in zip(tables, lengths, strict=True)]
         hidden = model(ids.gather(1, positions), positions, pool.view(extents), absorbed=True)
         expected = alone[torch.arange(3), torch.tensor(lengths)]
         torch.testing.assert_close(model.logits(hidden)[:, 0], expected, atol=1e-5, rtol=0)
