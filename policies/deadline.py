@@ -4,14 +4,16 @@ A deadline is a point in time that travels with the call, as gRPC's do, and not 
 layer would start anew: queueing, retries and failover all spend from the same account.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
 
 from policies.errors import DeadlineExceeded
-from policies.ports import Clock
+from policies.ports import AlarmClock
 from policies.service import Call, Reply, Service
+from policies.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Deadline:
     ended too.
     """
 
-    def __init__(self, inner: Service, *, options: DeadlineOptions, clock: Clock) -> None:
+    def __init__(self, inner: Service, *, options: DeadlineOptions, clock: AlarmClock) -> None:
         self._inner = inner
         self._total = inf if options.total is None else options.total
         self._clock = clock
@@ -44,13 +46,18 @@ class Deadline:
             async with self._inner(call) as reply:
                 yield reply
             return
+        watch = Watch(self._clock, deadline - self._clock.now())
+        watch.begin()
         try:
-            async with self._clock.timeout_at(deadline), self._inner(call) as reply:
+            async with self._inner(call) as reply:
                 yield reply
-        except TimeoutError as error:
-            if self._clock.now() < deadline:
+        except asyncio.CancelledError as error:
+            if not watch.stop():
                 raise
             seconds = deadline - call.arrived
             raise DeadlineExceeded(
                 f"The call took longer than its limit of {seconds:g} s; ask for less or raise timeouts.total."
             ) from error
+        finally:
+            watch.stop()
+            watch.close()

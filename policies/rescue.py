@@ -19,12 +19,13 @@ This is the only layer that opens a second reply after the first event. The brok
 with its error, so its permit is free, its health is told, and ``call.attempts`` shows whom to avoid.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NoReturn, Self
+from typing import Literal, NoReturn
 
+from policies.arrivals import arrivals
 from policies.errors import DeadlineExceeded, GatewayError, StreamInterrupted, UpstreamError
 from policies.facts import StreamRescued
 from policies.ports import Meter
@@ -65,13 +66,7 @@ class Rescue:
         self.meter = meter
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[Reply]:
-        return self._rescued(call) if call.stream else self.inner(call)
-
-    @asynccontextmanager
-    async def _rescued(self, call: Call) -> AsyncIterator[Reply]:
-        async with _Stream(self, call) as stream, aclosing(stream.events()) as events:
-            stream.reply.events = events
-            yield stream.reply
+        return _Stream(self, call) if call.stream else self.inner(call)
 
 
 class _Stream:
@@ -92,29 +87,50 @@ class _Stream:
         self._prefilled = False
         self._opened: AbstractAsyncContextManager[Reply] | None = None
 
-    async def __aenter__(self) -> Self:
-        self.reply = self._current = await self._open(self._layer.inner, self._call)
-        self._source = self.reply.events
-        return self
+    async def __aenter__(self) -> Reply:
+        self.reply = self._current = reply = await self._open(self._layer.inner, self._call)
+        self._source = arrivals(reply.events)
+        reply.events = self._events = self._carried_on()
+        return reply
 
     async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            await self._events.aclose()
+        finally:
+            suppressed = await self._close(kind, error, trace)
+        return suppressed
+
+    async def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         opened, self._opened = self._opened, None
         return await opened.__aexit__(kind, error, trace) if opened is not None else None
 
-    async def events(self) -> AsyncGenerator[Event]:
+    async def _carried_on(self) -> AsyncGenerator[Event]:
+        transcript = self._transcript
+        take, take_text, plain = transcript.add, transcript.texts.append, False
         while True:
             failure: UpstreamError | Diverged | None = None
+            source, splice, more = self._source, self._splice, True
+            arrived, read = source.arrived, source.read
             try:
-                async for event in self._source:
-                    if self._splice is None:
-                        self._transcript.add(event)
+                while splice is None and more:  # the common way: each call here would be one for every event
+                    while arrived:
+                        event = arrived.popleft()
+                        if plain and event.text and event.finish_reason is None and event.usage is None:
+                            take_text(event.text)
+                        else:
+                            take(event)
+                            plain = transcript.plain
                         yield event
-                        continue
-                    for rest in self._join(self._splice, event):
-                        self._transcript.add(rest)
-                        yield rest
+                    more = await read()
+                if splice is not None:
+                    async for event in source:
+                        for rest in self._join(splice, event):
+                            take(rest)
+                            yield rest
             except (UpstreamError, Diverged) as error:
                 failure = error
             if self._is_whole():
@@ -150,10 +166,10 @@ class _Stream:
         try:
             if isinstance(failure, Diverged):
                 self._diverged()
-                await self.__aexit__(None, None, None)
+                await self._close(None, None, None)
             else:
                 self._failure = failure
-                await self.__aexit__(type(failure), failure, failure.__traceback__)
+                await self._close(type(failure), failure, failure.__traceback__)
         except GatewayError:
             return
 
@@ -183,7 +199,7 @@ class _Stream:
             except (GatewayError, Diverged):
                 continue
             self._splice, self._way, self._prefilled = splice, way, bool(prefix)
-            self._current, self._source = current, current.events
+            self._current, self._source = current, arrivals(current.events)
             self.reply.upstream, self.reply.model = current.upstream, current.model
             return
         self._give_up("unreachable")

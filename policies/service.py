@@ -14,7 +14,6 @@ holds a permit, a timeout or a task group (PEP 789); whoever consumes events hal
 """
 
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from policies.ratelimit import Bucket
+    from policies.limits import Allotment
 
 from policies.cache.directives import UNSAID, Directives
 
@@ -117,7 +116,7 @@ class Call:
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
     for its turn. ``attempts`` is the call's
     history, appended to by whoever tried an upstream. ``estimate`` is what it will probably take, once
-    somebody asked. ``buckets`` count towards its sender's limits; ``allowances`` is what those leave, the
+    somebody asked. ``allotment`` is all that limits its sender, ``allowances`` what is left of that, the
     binding one first.
     """
 
@@ -134,7 +133,7 @@ class Call:
     queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
     estimate: "Estimate | None" = None
-    buckets: Sequence["Bucket"] = ()
+    allotment: "Allotment | None" = None
     allowances: Sequence["Allowance"] = ()
     directives: Directives = UNSAID
     fingerprint: str | None = None
@@ -202,29 +201,6 @@ class Allowance(NamedTuple):
     limit: float
     remaining: float
     reset: float
-
-
-class Arrivals:
-    """Events as an upstream sends them: those that ``arrived`` and weren't taken yet, and the wait for more.
-
-    It is an iterator like any other. A layer that must know of each wait takes and reads by itself.
-    """
-
-    def __init__(self) -> None:
-        self.arrived: deque[Event] = deque()
-
-    async def read(self) -> bool:
-        """Wait until more has arrived, or hold nothing and return False at the end."""
-        raise NotImplementedError
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self.arrived:
-            if not await self.read():
-                raise StopAsyncIteration
-        return self.arrived.popleft()
 
 
 async def nothing() -> AsyncIterator[Event]:

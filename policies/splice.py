@@ -29,12 +29,16 @@ class Diverged(Exception):
 
 
 class Transcript:
-    """What the client has been given of an answer."""
+    """What the client has been given of an answer.
 
-    __slots__ = ("_parts", "_reasoning", "_tools", "cuttable", "finished", "first", "usage")
+    While ``plain``, an event that is nothing but text needs no ``add``: appending it to ``texts`` is all.
+    """
+
+    __slots__ = ("_reasoning", "_tools", "cuttable", "finished", "first", "plain", "texts", "usage")
 
     def __init__(self, call: Call) -> None:
-        self._parts: list[str] = []
+        self.texts: list[str] = []
+        self.plain = False
         self._reasoning = 0
         self._tools = bool(call.body.get("tools") or call.body.get("functions"))
         self.cuttable = True
@@ -47,7 +51,8 @@ class Transcript:
         if self.first is None and event.content:
             self.first = event.data
         if event.text:
-            self._parts.append(event.text)
+            self.texts.append(event.text)
+            self.plain = not self._tools
         elif event.content:
             self._add_silent(event)
         if event.finish_reason is not None:
@@ -58,25 +63,25 @@ class Transcript:
             self.cuttable = False
 
     def _add_silent(self, event: Event) -> None:
-        if self._parts or not is_reasoning(event):
+        if self.texts or not is_reasoning(event):
             self.cuttable = False
         self._reasoning += 1
 
     @property
     def text(self) -> str:
-        return "".join(self._parts)
+        return "".join(self.texts)
 
     @property
     def resumable(self) -> bool:
         """Whether another reply can be joined on: nothing but text, or reasoning with text after it."""
-        return self.cuttable and (bool(self._parts) or not self._reasoning)
+        return self.cuttable and (bool(self.texts) or not self._reasoning)
 
     @property
     def tokens(self) -> tuple[int, int]:
         """Tokens of text and of the whole delivered output: as counted upstream, else one an event."""
         if self.usage is not None:
             return self.usage.output - self.usage.reasoning, self.usage.output
-        return len(self._parts), len(self._parts) + self._reasoning
+        return len(self.texts), len(self.texts) + self._reasoning
 
 
 class Splice:

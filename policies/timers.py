@@ -5,19 +5,21 @@ empty deltas reset it, so that an upstream that will never answer looks alive. T
 from one part of the answer to the next and nothing else resets them. The time that the client takes
 to read doesn't count.
 
-Cost: a stream has one alarm, re-armed only when it goes off early, as in the lazy timers of Varghese
-and Lauck, "Hashed and Hierarchical Timing Wheels" (1987); an event costs two readings of the clock.
+Cost: a stream has one alarm (``policies.watch``), and an event that is waited for one reading of the clock.
 """
 
 import asyncio
+import math
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
+from policies.arrivals import arrivals
 from policies.errors import StreamInterrupted, UpstreamTimeout
 from policies.facts import TimerExpired
-from policies.ports import Alarm, AlarmClock, Meter
-from policies.service import Call, Event, Reply, Service
+from policies.ports import AlarmClock, Meter
+from policies.service import Call, Reply, Service
+from policies.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class TimerOptions:
 class SilenceTimers:
     """Layer around one upstream: UpstreamTimeout before the answer's first part, StreamInterrupted after.
 
-    ``reply.events`` is replaced by an iterator that raises the latter itself.
+    The latter is raised by reading ``reply.events``, which tell this layer of each wait.
     """
 
     def __init__(
@@ -75,61 +77,6 @@ class SilenceTimers:
         return UpstreamTimeout(f"{self._upstream} kept silent for {seconds:g} s.")
 
 
-class _Watch:
-    """Cancels the task that waits when its deadline passes: ``asyncio.timeout`` for many waits.
-
-    It belongs to the task that opens a reply, which is the one that reads it.
-    """
-
-    __slots__ = ("_alarm", "_alarm_at", "_cancelling", "_clock", "_deadline", "_expired", "_task", "_waiting")
-
-    def __init__(self, clock: AlarmClock) -> None:
-        self._clock = clock
-        self._alarm: Alarm | None = None
-        self._alarm_at = 0.0
-        self._deadline = 0.0
-        self._task = asyncio.current_task()
-        self._waiting = False
-        self._cancelling = 0
-        self._expired = False
-
-    def begin(self, deadline: float) -> None:
-        """The task is about to wait."""
-        self._waiting = True
-        self._cancelling = self._task.cancelling() if self._task else 0
-        self._deadline = deadline
-        if self._alarm is None or deadline < self._alarm_at:
-            self._arm()
-
-    def end(self) -> bool:
-        """It waits no longer: whether it was cancelled by this watch and by nobody else."""
-        self._waiting = False
-        if not self._expired or self._task is None:
-            return False
-        self._expired = False
-        return self._task.uncancel() <= self._cancelling
-
-    def close(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-
-    def _arm(self) -> None:
-        self.close()
-        self._alarm_at = self._deadline
-        self._alarm = self._clock.call_at(self._deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        if self._task is None or not self._waiting:
-            return
-        if self._deadline > self._alarm_at:
-            self._arm()
-        else:
-            self._expired = True
-            self._task.cancel()
-
-
 class _Timed:
     """A reply under the timers; written out, since a generator would cost as much as the timers do."""
 
@@ -138,25 +85,28 @@ class _Timed:
     def __init__(self, timers: SilenceTimers, call: Call) -> None:
         self._timers = timers
         self._call = call
-        self._watch = _Watch(timers.clock)
         self._inner = timers.open(call)
 
     async def __aenter__(self) -> Reply:
-        timers, watch = self._timers, self._watch
+        timers = self._timers
         timer, limit = timers.opening_limit(self._call)
-        if limit is not None:
-            watch.begin(timers.clock.now() + limit)
+        self._watch = watch = _SilenceWatch(timers, self._call, timer, limit)
+        watch.begin()
         try:
             reply = await self._inner.__aenter__()
-        except BaseException as error:
-            ours = watch.end()
+        except asyncio.CancelledError:
             watch.close()
-            if ours and limit is not None and isinstance(error, asyncio.CancelledError):
-                raise timers.expired(self._call, timer, limit) from None
+            watch.cancelled()
             raise
-        watch.end()
+        except BaseException:
+            watch.stop()
+            watch.close()
+            raise
+        watch.stop()
         if reply.stream and timers.stall is not None:
-            reply.events = _WatchedEvents(timers, self._call, reply, watch)
+            reply.events = events = arrivals(reply.events)
+            events.watch = watch
+            watch.turn_to("stall", timers.stall)
         return reply
 
     async def __aexit__(
@@ -166,48 +116,31 @@ class _Timed:
         return await self._inner.__aexit__(kind, error, trace)
 
 
-class _WatchedEvents:
-    """Events of a reply, each content event of which must come within ``limit`` after the last one."""
+class _SilenceWatch(Watch):
+    """Hears of each wait of a reply; content gives the next one the whole limit again."""
 
-    __slots__ = ("_at_hand", "_call", "_events", "_left", "_limit", "_next", "_now", "_timers", "_watch")
+    __slots__ = ("_call", "_limit", "_timer", "_timers")
 
-    def __init__(self, timers: SilenceTimers, call: Call, reply: Reply, watch: _Watch) -> None:
+    def __init__(self, timers: SilenceTimers, call: Call, timer: str, limit: float | None) -> None:
         self._timers = timers
         self._call = call
-        self._events = reply.events
-        self._next = reply.events.__anext__
-        self._at_hand = reply.at_hand
-        self._watch = watch
-        self._limit = self._left = timers.stall or 0.0
-        self._now = timers.clock.now
+        self._timer = timer
+        self._limit = math.inf if limit is None else limit
+        super().__init__(timers.clock, self._limit)
 
-    def __aiter__(self) -> "_WatchedEvents":
-        return self
+    def turn_to(self, timer: str, limit: float) -> None:
+        """The next waits belong to another timer."""
+        self._timer = timer
+        self._limit = limit
+        self.allow(limit)
 
-    async def __anext__(self) -> Event:
-        if self._at_hand():  # nothing is waited for
-            event = await self._next()
-            if event.content:
-                self._left = self._limit
-            return event
-        started = self._now()
-        watch = self._watch
-        watch.begin(started + self._left)
-        try:
-            event = await self._next()
-        except BaseException as error:
-            if watch.end() and isinstance(error, asyncio.CancelledError):
-                raise self._timers.expired(self._call, "stall", self._limit) from None
-            raise
-        watch.end()
-        if event.content:
-            self._left = self._limit
-        else:
-            self._left -= self._now() - started
-        return event
+    def cancelled(self) -> None:
+        if self.stop():
+            raise self._timers.expired(self._call, self._timer, self._limit) from None
 
-    async def aclose(self) -> None:
-        """Close the inner events, where they can be closed."""
-        close = getattr(self._events, "aclose", None)
-        if close is not None:
-            await close()
+    def end(self, *, content: bool) -> None:
+        if content:
+            self.left = self._limit
+        elif self.since is not None:
+            self.left -= self._now() - self.since
+        self.since = None

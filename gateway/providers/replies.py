@@ -8,7 +8,7 @@ with a hole in it: the stream is interrupted, to be carried on elsewhere. It is 
 be lost: when every choice is finished, and when it has no brace in it, so that it never was a chunk.
 """
 
-from collections import deque
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ import orjson
 from gateway.providers import classify
 from gateway.providers.chunks import read_chunk, read_usage
 from gateway.wire.sse import DONE, EventDecoder
+from policies.arrivals import Arrivals
 from policies.errors import StreamInterrupted, UpstreamBusy, UpstreamError, UpstreamUnavailable
 from policies.service import Event, Reply
 
@@ -95,7 +96,7 @@ async def open_stream(
     reply.at_hand = stream.at_hand
 
 
-class _ChunkStream:
+class _ChunkStream(Arrivals):
     """The events of a streamed answer; iterating raises ``StreamInterrupted`` unless it ends whole.
 
     Whole means that every choice got its ``finish_reason``. A missing [DONE] after that is no fault, and
@@ -106,12 +107,12 @@ class _ChunkStream:
     def __init__(
         self, chunks: AsyncIterator[bytes], reply: Reply, *, usage_wanted: bool, choices: int
     ) -> None:
+        super().__init__()
         self._chunks = chunks
         self._reply = reply
         self._usage_wanted = usage_wanted
         self._choices = choices
         self._decoder = EventDecoder()
-        self._pending: deque[Event] = deque()
         self._open: set[int] = set()
         self._finished: set[int] = set()
         self._started = False
@@ -120,30 +121,26 @@ class _ChunkStream:
 
     async def hold_first_content(self) -> None:
         while not self._started:
-            if self._ended:
-                raise self._failure or UpstreamUnavailable(
-                    f"{self._reply.upstream}: the stream held no answer."
-                )
-            await self._read()
+            if not await self.read():
+                raise UpstreamUnavailable(f"{self._reply.upstream}: the stream held no answer.")
 
     def at_hand(self) -> bool:
-        return bool(self._pending)
+        return bool(self.arrived)
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._pending:
+    async def read(self) -> bool:  # noqa: C901 - in one piece, as every call in it is one for each event
+        if self._ended:
             if self._failure is not None:
                 raise self._failure
-            if self._ended:
-                raise StopAsyncIteration
-            await self._read()
-        return self._pending.popleft()
-
-    async def _read(self) -> None:
+            return False
+        watch = self.watch
+        if watch is not None:
+            watch.begin()
         try:
             chunk = await anext(self._chunks)
+        except asyncio.CancelledError:
+            if watch is not None:
+                watch.cancelled()
+            raise
         except StopAsyncIteration:
             for data in self._decoder.flush():
                 self._take(data)
@@ -153,6 +150,10 @@ class _ChunkStream:
         else:
             for data in self._decoder.feed(chunk):
                 self._take(data)
+        if watch is not None:
+            arrived = self.arrived
+            watch.end(content=bool(arrived) and (arrived[0].content or any(e.content for e in arrived)))
+        return True
 
     def _take(self, data: bytes) -> None:
         if self._ended:
@@ -173,7 +174,7 @@ class _ChunkStream:
                 self._fail("the stream held a malformed chunk")
             return
         if not self._ended:
-            self._pending.append(event)
+            self.arrived.append(event)
 
     def _note(self, event: Event, choices: Sequence[dict[str, Any]]) -> None:
         for choice in choices:

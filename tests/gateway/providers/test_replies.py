@@ -1,3 +1,4 @@
+import asyncio
 import json
 from contextlib import suppress
 
@@ -21,7 +22,7 @@ class Body(httpx.AsyncByteStream):
 
     async def __aiter__(self):
         for piece in self._pieces:
-            if isinstance(piece, Exception):
+            if isinstance(piece, BaseException):
                 raise piece
             yield piece
 
@@ -82,6 +83,36 @@ async def test_what_came_together_is_at_hand_together():
     await anext(reply.events)
     await anext(reply.events)
     assert not reply.at_hand()
+
+
+class WaitLog:
+    """Keeps what each wait brought; None for one that didn't end."""
+
+    def __init__(self):
+        self.waits = []
+
+    def begin(self):
+        self.waits.append(None)
+
+    def cancelled(self):
+        raise TimeoutError
+
+    def end(self, *, content):
+        self.waits[-1] = content
+
+
+async def test_whoever_times_the_waits_hears_whether_they_brought_content():
+    reply = await opened(A, b": keep-alive\n\n", ROLE, ROLE + B, B[:10], B[10:] + STOP, DONE)
+    reply.events.watch = log = WaitLog()
+    assert await text_of(reply) == "abb"
+    assert log.waits == [False, False, True, False, True, False]
+
+
+async def test_a_wait_that_was_cancelled_may_be_another_error():
+    reply = await opened(A, asyncio.CancelledError())
+    reply.events.watch = WaitLog()
+    with pytest.raises(TimeoutError):
+        await text_of(reply)
 
 
 async def test_a_missing_done_is_no_fault_after_finish_reason():

@@ -1,0 +1,89 @@
+"""Arrivals: the events of a reply with the waits between them in sight.
+
+An event of a stream passes every layer, and in Python each layer that wraps the iterator costs more than
+what it does. So those that need more than events share one object: the innermost service fills it, the
+timers hear of its waits, and whoever passes events on takes what arrived without a call for each.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from policies.service import Event
+
+
+class ReadWatch(Protocol):
+    """Hears of each wait of ``Arrivals.read``."""
+
+    def begin(self) -> None:
+        """The wait begins."""
+        ...
+
+    def cancelled(self) -> None:
+        """The wait was cancelled: raises what to raise instead, if this watch did it."""
+        ...
+
+    def end(self, *, content: bool) -> None:
+        """Something came, or the end; ``content`` tells whether it is a part of the answer."""
+        ...
+
+
+class Arrivals:
+    """Events as they come: those that ``arrived`` and weren't taken yet, and the wait for more.
+
+    An iterator like any other. ``read`` tells ``watch`` of its wait.
+    """
+
+    def __init__(self) -> None:
+        self.arrived: deque[Event] = deque()
+        self.watch: ReadWatch | None = None
+
+    async def read(self) -> bool:
+        """Wait until something comes; False at the end. For when everything that arrived was taken."""
+        raise NotImplementedError
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self.arrived:
+            if not await self.read():
+                raise StopAsyncIteration
+        return self.arrived.popleft()
+
+    async def aclose(self) -> None:
+        """Close what the events come from, where that isn't closed with the reply."""
+
+
+class _OneByOne(Arrivals):
+    """The events of any iterator as arrivals."""
+
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        super().__init__()
+        self._events = events
+
+    async def read(self) -> bool:
+        if self.watch is not None:
+            self.watch.begin()
+        try:
+            event = await anext(self._events, None)
+        except asyncio.CancelledError:
+            if self.watch is not None:
+                self.watch.cancelled()
+            raise
+        if self.watch is not None:
+            self.watch.end(content=event is not None and event.content)
+        if event is not None:
+            self.arrived.append(event)
+        return event is not None
+
+    async def aclose(self) -> None:
+        close = getattr(self._events, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def arrivals(events: AsyncIterator[Event]) -> Arrivals:
+    """The events as arrivals, which they may be already."""
+    return events if isinstance(events, Arrivals) else _OneByOne(events)
