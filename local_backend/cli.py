@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="float32 is exact; bfloat16 is faster where the hardware has it, which is what auto looks for",
     )
+    serve.add_argument(
+        "--quantization",
+        choices=["auto", "none", "int8", "int4", "fp8"],
+        default="auto",
+        help="round the weights; auto keeps an FP8 checkpoint in FP8 where the device multiplies it",
+    )
     serve.add_argument("--threads", type=_positive, help="CPU threads for the model (all cores but one)")
     serve.add_argument(
         "--max-concurrency", type=_positive, default=8, help="answers generated at once (%(default)s)"
@@ -73,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--max-length", type=_positive, help="tokens of prompt and answer together (the model's own)"
+    )
+    serve.add_argument(
+        "--extend",
+        choices=["none", "yarn", "dual-chunk"],
+        default="none",
+        help="how a --max-length beyond the model's own is reached",
     )
     serve.add_argument(
         "--cache-memory",
@@ -122,10 +134,12 @@ def _serve(options: argparse.Namespace) -> int:
         cache_dir=options.cache_dir,
         device=options.device,
         dtype=options.dtype,
+        quantization=options.quantization,
         threads=options.threads,
         max_concurrency=options.max_concurrency,
         max_queue=options.max_queue,
         max_length=options.max_length,
+        extend=options.extend,
         cache_memory=options.cache_memory,
         cache_dtype=options.cache_dtype,
         default_max_tokens=options.default_max_tokens,

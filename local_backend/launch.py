@@ -16,7 +16,7 @@ from local_backend.engine.runner import CPU_ROWS, ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
-from local_backend.model.config import DeepseekConfig
+from local_backend.model.long_context import Extension
 from local_backend.serve import server
 from local_backend.serve.job import ModelFacts
 from local_backend.serve.logs import configure_logging
@@ -27,6 +27,7 @@ from local_backend.weights import deepseek_io
 from local_backend.weights.load import activation_dtype, load_config, load_model
 from local_backend.weights.prepare import ModelFolder, prepare_model
 from local_backend.weights.progress import StderrProgress
+from local_backend.weights.repack import Quantization
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,12 @@ class ServeOptions:
     cache_dir: Path
     device: str
     dtype: str
+    quantization: str
     threads: int | None
     max_concurrency: int
     max_queue: int
     max_length: int | None
+    extend: str
     cache_memory: float
     cache_dtype: str
     default_max_tokens: int
@@ -79,8 +82,15 @@ def build_service(
 ) -> Service:
     """Load the model and wire everything behind the endpoints."""
     config = load_config(folder.path)
-    max_length = _max_length(config, options.max_length)
-    model = load_model(folder.path, max_length, device, dtype)
+    max_length = options.max_length or config.max_position_embeddings
+    model = load_model(
+        folder.path,
+        max_length,
+        device,
+        dtype,
+        quantization=Quantization(options.quantization),
+        extension=Extension(options.extend),
+    )
     activations = activation_dtype(device, dtype)
     form = LatentFormat(_KEPT.get(options.cache_dtype, activations), activations)
     blocks = int(options.cache_memory * _GIB / form.block_bytes(config, BLOCK_SIZE))
@@ -145,11 +155,3 @@ def default_threads() -> int:
     Torch's threads wait for each other at every product, so one of them that shares its core stalls all.
     """
     return max(1, len(os.sched_getaffinity(0)) - 1)
-
-
-def _max_length(config: DeepseekConfig, wanted: int | None) -> int:
-    if wanted is not None and wanted > config.max_position_embeddings:
-        raise ConfigError(
-            f"--max-length {wanted} exceeds the model's {config.max_position_embeddings} positions"
-        )
-    return wanted or config.max_position_embeddings

@@ -22,10 +22,19 @@ class RopeConfig:
 
 
 @dataclass(frozen=True)
+class DualChunk:
+    """Dual chunk attention: positions are counted in chunks shorter than the trained length."""
+
+    chunk_length: int
+    trained_length: int
+
+
+@dataclass(frozen=True)
 class DeepseekConfig:
     """Names and meanings are those of DeepSeek's published config.json files.
 
-    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block.
+    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block. dual_chunk is not
+    DeepSeek's: it is set where a context is to be longer than the trained one.
     """
 
     vocab_size: int
@@ -57,6 +66,7 @@ class DeepseekConfig:
     tie_word_embeddings: bool = False
     eos_token_ids: tuple[int, ...] = ()
     weight_block_size: tuple[int, int] | None = None
+    dual_chunk: DualChunk | None = None
 
     @property
     def qk_head_dim(self) -> int:

@@ -42,8 +42,8 @@ class Span:
 
     rotary: cosine and sine of the positions, [rows, tokens, qk_rope_head_dim / 2] each. visible: for each row
     bool [tokens, length], which cached positions a query may see; None where there is a single query, which
-    sees them all. absorbed: which of the two forms attention takes, None for the cheaper. chunked: the rotations
-    of dual chunk attention, whose keys take `rotary` too.
+    sees them all. absorbed: which of the two forms attention takes, None for the cheaper. chunked: the
+    rotations of dual chunk attention, whose keys take `rotary` too.
     """
 
     rotary: tuple[Tensor, Tensor]
@@ -91,6 +91,9 @@ class MultiHeadLatentAttention(nn.Module):
         cos, sin = span.rotary
         query = self._query(x).view(rows, tokens, self.num_heads, -1)
         q_nope, q_rope = torch.split(query, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
+        if span.chunked is None:
+            q_rope = rotate(q_rope, cos[:, :, None], sin[:, :, None], self.rope_interleave)
+
         compressed, k_rope = self.kv_a_proj_with_mqa(x).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
         )
@@ -102,13 +105,11 @@ class MultiHeadLatentAttention(nn.Module):
         return output
 
     def _attend(self, q_nope: Tensor, q_rope: Tensor, span: Span, row: int) -> Tensor:
-        """One row's queries [tokens, heads, *], not rotated yet -> [tokens, heads * v]."""
+        """One row's queries [tokens, heads, *], not rotated yet with chunks, -> [tokens, heads * v]."""
         latents, visible = span.cache.read(self.layer, row), span.visible[row]
         if span.chunked is not None:
             queries = span.chunked.queries(q_rope, row, self.rope_interleave)
             return self._attend_chunked(q_nope, queries, latents, visible, span.chunked.chunk_length)
-        cos, sin = span.rotary
-        q_rope = rotate(q_rope, cos[row, :, None], sin[row, :, None], self.rope_interleave)
         absorbed = span.absorbed
         if absorbed is None:
             absorbed = self._prefers_absorbed(len(q_nope), len(latents))
@@ -182,7 +183,7 @@ class MultiHeadLatentAttention(nn.Module):
         return w_uk, w_uv
 
     def _weigh(self, scores: Tensor, compressed: Tensor, visible: Tensor | None) -> Tensor:
-        """The weighted sum of the latents, expanded; scores [tokens, heads, length] -> [tokens, heads * v]."""
+        """Sum the latents by scores [tokens, heads, length] and expand the sum -> [tokens, heads * v]."""
         tokens = len(scores)
         scores = scores.float() * self.softmax_scale
         if visible is not None:

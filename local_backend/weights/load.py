@@ -10,6 +10,7 @@ from local_backend.errors import WeightsError
 from local_backend.kernels.cpu_head import CpuHead
 from local_backend.model.config import DeepseekConfig
 from local_backend.model.config_json import parse_config
+from local_backend.model.long_context import Extension, extended
 from local_backend.model.model import DeepseekV3
 from local_backend.model.router import Router
 from local_backend.parallel.group import ParallelGroup
@@ -39,13 +40,15 @@ def load_model(  # noqa: PLR0913 - each is a choice of its own
     dtype: torch.dtype,
     *,
     quantization: Quantization = Quantization.AUTO,
+    extension: Extension = Extension.NONE,
     group: ParallelGroup = ParallelGroup(),  # noqa: B008 - frozen
 ) -> DeepseekV3:
     """Read the weights of `folder` into a model on `device`, with the big products in `dtype`.
 
-    The router is always float32. Raises WeightsError when a tensor is missing or of the wrong shape.
+    The router is always float32. A `max_length` beyond the trained length needs an extension. Raises
+    WeightsError when a tensor is missing or of the wrong shape.
     """
-    config = load_config(folder)
+    config = extended(load_config(folder), extension, max_length)
     model = DeepseekV3(config, max_length, device, group)
     activations = activation_dtype(device, dtype)
     form = choose_quantization(quantization, device, config.weight_block_size)
