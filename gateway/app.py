@@ -1,12 +1,14 @@
 """One worker's application: the endpoints over what it serves with."""
 
-from fastapi import FastAPI
+from typing import Any
+
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.api import admin, health, models, problems
+from gateway.api import admin, health, models, openapi, problems
 from gateway.api.exchange import Endpoint
 from gateway.api.front_door import FrontDoor
 from gateway.metrics import Metrics
@@ -28,9 +30,11 @@ def create_app(serving: Serving, metrics: Metrics | None) -> ASGIApp:
         version=__version__,
         description="A resilient, OpenAI-compatible gateway for LLMs.",
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     problems.install(app)
+    openapi.install(app)
     endpoints: dict[str, ASGIApp] = {}
     for operation in Operation:
         path = f"/v1/{operation.value}"
@@ -60,13 +64,20 @@ def _documented(path: str, operation: Operation, endpoint: Endpoint) -> APIRoute
 
     schema = ENVELOPES[operation].model_json_schema()
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if operation is not Operation.EMBEDDING:
+        answer["text/event-stream"] = {"schema": {"type": "string"}}
     route = APIRoute(
         path,
         described,
         methods=["POST"],
         summary=_SUMMARIES[operation],
         tags=["OpenAI"],
-        openapi_extra={"requestBody": body, "security": [{"HTTPBearer": []}]},
+        dependencies=[Depends(models.CLIENT_KEY)],
+        openapi_extra={
+            "requestBody": body,
+            "responses": {"200": {"description": "The answer.", "content": answer}, **openapi.call_errors()},
+        },
     )
     route.app = endpoint
     return route

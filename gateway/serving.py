@@ -21,9 +21,10 @@ from gateway.prices import Tariffs
 from gateway.providers.accounts import accounts_of
 from gateway.providers.dialect import Account
 from gateway.queues import Queues
-from gateway.settings import LocalProvider, Settings
+from gateway.settings import LocalProvider, Settings, Tenant, Tier, differences
 from gateway.stack import Roads, Stacks
-from gateway.stores.audit import Audit
+from gateway.stores.audit import Audit, Subject
+from gateway.stores.definitions import Definitions
 from gateway.stores.keys import KeyStore
 from gateway.stores.ledger import LedgerStore
 from gateway.stores.orders import OrderBook
@@ -68,6 +69,8 @@ class Stores:
     engine: AsyncEngine
     keys: KeyStore
     orders: OrderBook
+    tiers: Definitions[Tier]
+    tenants: Definitions[Tenant]
     audit: Audit
     ledger: LedgerStore
     usage: UsageReader
@@ -79,6 +82,8 @@ class Stores:
             engine,
             KeyStore(engine, wall_time),
             OrderBook(engine, wall_time),
+            Definitions(engine, wall_time, Tier.model_validate, Subject.TIER),
+            Definitions(engine, wall_time, Tenant.model_validate, Subject.TENANT),
             Audit(engine, wall_time),
             LedgerStore(engine),
             UsageReader(engine),
@@ -130,6 +135,7 @@ class Serving:
     async def start(self) -> None:
         """Read from the database what has to be known before the first request."""
         await self.keyring.refresh()
+        await self._follow_definitions()
         for order in await self.stores.orders.standing():
             self.upstreams.obey(order)
         self._last_order = await self.stores.orders.last()
@@ -141,7 +147,13 @@ class Serving:
             await self.keyring.refresh()
         if revisions.get("orders") != self._revisions.get("orders"):
             await self.follow_orders()
+        if any(revisions.get(subject) != self._revisions.get(subject) for subject in ("tiers", "tenants")):
+            await self._follow_definitions()
         self._revisions = revisions
+
+    async def tell_change(self) -> None:
+        """What this process changed in the database holds here at once, and everywhere within a second."""
+        await self.refresh()
 
     async def follow_orders(self) -> None:
         """Obey what operators ordered since the last time, at whichever worker."""
@@ -157,10 +169,14 @@ class Serving:
         self._apply(self._configured.load())
         _LOG.info("the configuration was read again")
 
-    def ask_for_reload(self) -> None:
-        """Have the supervisor and every worker reload, this one included. Raises ConfigError."""
-        self._configured.load()
+    def ask_for_reload(self) -> list[str]:
+        """Have the supervisor and every worker reload, this one included; what it changes, in lines.
+
+        Raises ConfigError.
+        """
+        changes = differences(self.settings, self._configured.load())
         self._configured.announce()
+        return changes
 
     async def missing(self) -> list[str]:
         """A line for each model that nothing can answer yet, because its model server isn't up."""
@@ -224,6 +240,14 @@ class Serving:
             bills_cancelled=billing.__contains__,
             wall_time=self.wall_time,
         )
+
+    async def _follow_definitions(self) -> None:
+        tiers, tenants = await self.stores.tiers.all(), await self.stores.tenants.all()
+        self.tiers.store(
+            {name: stored.definition for name, stored in tiers.items()},
+            {name: stored.definition for name, stored in tenants.items()},
+        )
+        self.queues.rule(self.tiers.tiers)
 
     async def _silent_model_servers(self) -> set[str]:
         names = [

@@ -12,11 +12,13 @@ def router(serving: Serving, metrics: Metrics | None) -> APIRouter:
     """The routes that machines watch; ``metrics`` None leaves /metrics out."""
     routes = APIRouter(tags=["Operations"])
 
-    @routes.api_route("/healthz", methods=["GET", "HEAD"], summary="Is the process alive?")
+    @routes.head("/healthz", include_in_schema=False)
+    @routes.get("/healthz", summary="Is the process alive?")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @routes.api_route("/readyz", methods=["GET", "HEAD"], summary="Can it serve? Names what is missing")
+    @routes.head("/readyz", include_in_schema=False)
+    @routes.get("/readyz", summary="Can it serve? Names what is missing")
     async def readyz() -> JSONResponse:
         missing = await serving.missing()
         if missing:

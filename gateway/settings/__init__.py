@@ -1,6 +1,7 @@
 """The configuration: `load(path)` for a file, `default_settings()` for none, ConfigError for a bad one."""
 
 from gateway.settings.accounts import LocalProvider, Provider
+from gateway.settings.differences import differences
 from gateway.settings.limits import UTC, Amount, Limits
 from gateway.settings.load import default_settings, load
 from gateway.settings.presets import Preset, presets
@@ -38,6 +39,7 @@ __all__ = [
     "Tier",
     "Timeouts",
     "default_settings",
+    "differences",
     "load",
     "presets",
 ]

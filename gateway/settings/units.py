@@ -26,6 +26,7 @@ _BYTES = {
     "GiB": Decimal(2**30),
 }
 _SHARES = {"%": Decimal("0.01")}
+_TOKENS = {"k": Decimal(10**3), "M": Decimal(10**6)}
 
 
 def _parse(text: object, units: dict[str, Decimal], complaint: str) -> Decimal:
@@ -62,6 +63,18 @@ def percent(text: object) -> float:
     if share > 1:
         raise ValueError("must be at most 100%")
     return float(share)
+
+
+def tokens(value: object) -> int:
+    """Return whole tokens for `128k`, `1M` or a plain number of 1 or more; ValueError for anything else."""
+    complaint = "must be a number of tokens, such as 131072, 128k or 1M"
+    if isinstance(value, int) and not isinstance(value, bool):
+        amount = Decimal(value)
+    else:
+        amount = _parse(value, _TOKENS, complaint)
+    if amount < 1 or amount != int(amount):
+        raise ValueError(complaint)
+    return int(amount)
 
 
 def _plain(amount: Decimal) -> str:
@@ -114,4 +127,16 @@ Share = Annotated[
     BeforeValidator(percent),
     PlainSerializer(_written_share, when_used="json"),
     _text(_SHARES, "10%"),
+]
+Tokens = Annotated[
+    int,
+    BeforeValidator(tokens),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,6})?(k|M)$", "examples": ["128k", "1M"]},
+            ]
+        }
+    ),
 ]

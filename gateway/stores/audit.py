@@ -3,7 +3,7 @@
 So there is no write without its row, and no row without its write. No secret and no digest is in it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -117,10 +117,15 @@ class Audit:
         self._engine = engine
         self._wall_time = wall_time
 
-    async def write(self, author: Author, action: str, subject: Subject, name: str = "") -> None:
-        """Write an entry about what is changed outside of the database."""
+    async def write(
+        self, author: Author, action: str, subject: Subject, name: str = "", *, changes: Sequence[str] = ()
+    ) -> None:
+        """Write an entry about ``changes`` outside of the database."""
+        after = {"changes": list(changes)}
         async with self._engine.begin() as connection:
-            await record(connection, self._wall_time(), author, action, subject=subject, name=name)
+            await record(
+                connection, self._wall_time(), author, action, subject=subject, name=name, after=after
+            )
 
     async def read(self, wanted: Wanted, limit: int) -> list[Entry]:
         """The newest ``limit`` entries that are ``wanted``, newest first."""

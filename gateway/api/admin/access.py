@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from gateway.api.request import bearer
 from gateway.keyring import require
 from gateway.serving import Serving
+from gateway.stores.audit import Author
 from gateway.stores.keys import Key, Role
 
 
@@ -21,6 +22,11 @@ class Actor:
 
     key: Key
     request_id: str
+
+    @property
+    def author(self) -> Author:
+        """Who the audit says that it was."""
+        return Author(self.key.id, self.key.name, self.key.role.value, self.request_id)
 
 
 class Identify:

@@ -4,15 +4,21 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
-from gateway.api.admin.access import Operator
-from gateway.api.problems import problem
+from gateway.api.admin.access import Actor, Operator
+from gateway.api.problems import documented
 from gateway.serving import Serving
 from gateway.stores.orders import Action
 
-Name = Annotated[str, Path(description="A provider, one of its accounts (provider#2), or account/model.")]
+Name = Annotated[
+    str,
+    Path(
+        description="A provider, one of its accounts (provider#2), or account/model.",
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+    ),
+]
 
 
 class UpstreamView(BaseModel):
@@ -35,6 +41,13 @@ class UpstreamView(BaseModel):
     weight: float = Field(description="Its share among equals now, by schedule and by health.")
 
 
+class Ordered(BaseModel):
+    """An order that every worker obeys within a second."""
+
+    upstream: str
+    ordered: Action
+
+
 def router(serving: Serving) -> APIRouter:
     """The routes over upstreams."""
     routes = APIRouter(prefix="/upstreams")
@@ -43,24 +56,36 @@ def router(serving: Serving) -> APIRouter:
     async def list_upstreams() -> list[UpstreamView]:
         return [UpstreamView(**_shown(asdict(report))) for report in serving.upstreams.reports()]
 
-    @routes.post("/{name:path}/drain", summary="Send it no new calls", responses={404: {}})
-    async def drain(name: Name, _: Operator) -> Response:
-        return await _order(name, Action.DRAIN)
+    @routes.post(
+        "/{name:path}/drain", summary="Send it no new calls", status_code=202, responses=documented(404)
+    )
+    async def drain(name: Name, by: Operator) -> Ordered:
+        return await _order(name, Action.DRAIN, by)
 
-    @routes.post("/{name:path}/resume", summary="Take it back into rotation", responses={404: {}})
-    async def resume(name: Name, _: Operator) -> Response:
-        return await _order(name, Action.RESUME)
+    @routes.post(
+        "/{name:path}/resume",
+        summary="Take it back into rotation",
+        status_code=202,
+        responses=documented(404),
+    )
+    async def resume(name: Name, by: Operator) -> Ordered:
+        return await _order(name, Action.RESUME, by)
 
-    @routes.post("/{name:path}/probe", summary="Ask it now whether it answers", responses={404: {}})
-    async def probe(name: Name, _: Operator) -> Response:
-        return await _order(name, Action.PROBE)
+    @routes.post(
+        "/{name:path}/probe",
+        summary="Ask it now whether it answers",
+        status_code=202,
+        responses=documented(404),
+    )
+    async def probe(name: Name, by: Operator) -> Ordered:
+        return await _order(name, Action.PROBE, by)
 
-    async def _order(name: str, action: Action) -> Response:
+    async def _order(name: str, action: Action, by: Actor) -> Ordered:
         if not serving.upstreams.knows(name):
-            return problem(404, f"There is no upstream {name}. GET /admin/upstreams lists them.")
-        await serving.stores.orders.give(name, action)
-        await serving.follow_orders()
-        return JSONResponse({"upstream": name, "ordered": action.value}, status_code=202)
+            raise HTTPException(404, f"There is no upstream {name}. GET /admin/upstreams lists them.")
+        await serving.stores.orders.give(name, action, by.author)
+        await serving.tell_change()
+        return Ordered(upstream=name, ordered=action)
 
     return routes
 

@@ -148,7 +148,7 @@ def test_the_first_start_prints_keys_that_work_once(upstream, tmp_path):
         with running.client(client_key) as client:
             assert client.post(CHAT, json=chat("ok")).status_code == 200
         with running.client(admin_key) as client:
-            assert [key["name"] for key in client.get("/admin/keys").json()] == ["first"]
+            assert [key["name"] for key in client.get("/admin/keys").json()] == ["first", "first admin"]
         curl = running.log().partition("Try it:")[2].partition("\n\n")[2]
         assert f"{running.url}/v1/chat/completions" in curl
         assert client_key in curl
