@@ -24,8 +24,8 @@ from policies.errors import (
     UpstreamUnsuited,
 )
 
-TRANSPORT_ERRORS = (httpx.TransportError, aiohttp.ClientError, OSError)
-"""What a transport raises when a connection can't be made or breaks."""
+TRANSPORT_ERRORS = (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError)
+"""What a transport raises when a connection can't be made or breaks, or when what came can't be unpacked."""
 
 _MAX_MESSAGE = 500
 _QUOTA_CODES = {"insufficient_quota", "quota_exceeded", "billing_hard_limit_reached"}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.providers.encoding import Encoding
 from gateway.settings.presets import Prefill
 from policies.service import Call
 
@@ -17,7 +18,8 @@ class Account:
     ``rename`` maps a parameter of OpenAI's to the name that this provider knows it under;
     ``stream_usage`` tells whether it knows ``stream_options.include_usage``; ``prefill`` tells how it
     continues an answer whose beginning is the last message, None where it can't; ``bills_cancelled``
-    tells whether a stream that was cancelled before its first token costs something nevertheless.
+    tells whether a stream that was cancelled before its first token costs something nevertheless;
+    ``compress`` is how requests may be encoded.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Account:
     rename: Mapping[str, str] = field(default_factory=dict)
     prefill: Prefill | None = None
     bills_cancelled: bool = True
+    compress: Encoding | None = None
 
     def url(self, call: Call) -> str:
         """Where to send a call."""

@@ -8,6 +8,7 @@ import orjson
 
 from gateway.providers import classify
 from gateway.providers.dialect import Account
+from gateway.providers.encoding import accepted, compressed
 from gateway.providers.headers import headroom
 from gateway.providers.replies import open_stream, open_whole, read_refusal
 from policies.service import Call, Reply
@@ -32,9 +33,11 @@ class OpenAIUpstream:
         self._transport = transport
         self._urls: dict[str, httpx.URL] = {}
         # Headers that are the same at every call are parsed once.
-        shared = [*account.headers, ("content-type", "application/json"), ("accept-encoding", "identity")]
-        self._stream_headers = httpx.Headers([*shared, ("accept", "text/event-stream")])
-        self._body_headers = httpx.Headers([*shared, ("accept", "application/json")])
+        shared = [*account.headers, ("content-type", "application/json")]
+        stream = [("accept", "text/event-stream"), ("accept-encoding", "identity")]
+        body = [("accept", "application/json"), ("accept-encoding", accepted(account.base_url))]
+        self._stream_headers = httpx.Headers([*shared, *stream])
+        self._body_headers = httpx.Headers([*shared, *body])
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._wall_time = wall_time
 
@@ -59,16 +62,21 @@ class OpenAIUpstream:
             await response.aclose()
 
     def _request(self, call: Call) -> httpx.Request:
+        body, encoding = compressed(
+            orjson.dumps(self._account.body(call, self._model)), self._account.compress
+        )
         request = httpx.Request(
             "POST",
             self._url(call),
             headers=self._stream_headers if call.stream else self._body_headers,
             # Given as a stream, it isn't looked through for headers that the transport sets anyway.
-            stream=httpx.ByteStream(orjson.dumps(self._account.body(call, self._model))),
+            stream=httpx.ByteStream(body),
             extensions=self._extensions,
         )
         request.read()
         request.headers["x-request-id"] = call.id
+        if encoding is not None:
+            request.headers["content-encoding"] = encoding
         return request
 
     def _url(self, call: Call) -> httpx.URL:

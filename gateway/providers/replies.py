@@ -17,6 +17,7 @@ import orjson
 
 from gateway.providers import classify
 from gateway.providers.chunks import read_chunk, read_usage
+from gateway.providers.encoding import decoded
 from gateway.wire.sse import DONE, EventDecoder
 from policies.arrivals import Arrivals
 from policies.errors import StreamInterrupted, UpstreamBusy, UpstreamError, UpstreamUnavailable
@@ -44,7 +45,7 @@ async def read_refusal(response: httpx.Response, upstream: str, wall_time: float
 async def read_bounded(response: httpx.Response) -> bytes:
     """A body that should be short: its beginning where it isn't."""
     body = bytearray()
-    async for chunk in _chunks(response):
+    async for chunk in decoded(response):
         body += chunk
         if len(body) > _MAX_SHORT_BODY:
             break
@@ -54,7 +55,7 @@ async def read_bounded(response: httpx.Response) -> bytes:
 async def open_whole(response: httpx.Response, reply: Reply) -> None:
     """Read a unary answer to its end into ``reply``. Raises ``UpstreamError``."""
     try:
-        body = b"".join([chunk async for chunk in _chunks(response)]).strip()
+        body = b"".join([chunk async for chunk in decoded(response)]).strip()
     except classify.TRANSPORT_ERRORS as error:
         raise UpstreamUnavailable(f"{reply.upstream}: the connection was lost in the answer.") from error
     if not body:
@@ -90,7 +91,7 @@ async def open_stream(
     if response.headers.get("content-type", "").startswith(_NOT_A_STREAM):
         await open_whole(response, reply)
         raise UpstreamUnavailable(f"{reply.upstream}: answered a stream's request without a stream.")
-    stream = _ChunkStream(_chunks(response), reply, usage_wanted=usage_wanted, choices=choices)
+    stream = _ChunkStream(decoded(response), reply, usage_wanted=usage_wanted, choices=choices)
     await stream.hold_first_content()
     reply.events = stream
     reply.at_hand = stream.at_hand
@@ -226,10 +227,3 @@ def _given_up(upstream: str, reason: str) -> UpstreamError:
 
 async def _once(event: Event) -> AsyncIterator[Event]:
     yield event
-
-
-def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    stream = response.stream
-    if not isinstance(stream, httpx.AsyncByteStream):
-        raise TypeError("the transport must be asynchronous")
-    return aiter(stream)
