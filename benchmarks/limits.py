@@ -15,12 +15,12 @@ import pstats
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
-from layers import CALLS, REPETITIONS, CannedTransport
+from layers import CannedTransport
 from mock_upstream import MODEL
 
 from gateway.claims import Claims
@@ -43,8 +43,10 @@ from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from gateway.valkey import valkey_argv
 from policies.limits import RateLimit
-from policies.ratelimit import Bucket
 from policies.service import Call, Operation, Service
+
+REPETITIONS = 40
+CALLS = {False: 1000, True: 100}
 
 TIER = Tier(
     limits=Limits.model_validate(
@@ -70,7 +72,7 @@ class Bench:
         tiers.declare({"pro": TIER}, {})
         claims = Claims(tiers, estimates, wall_time)
         claims.declare(models, Tariffs(providers))
-        self.buckets: Sequence[Bucket] = claims.buckets_of(KEY) if counts is not None else ()
+        self.allotment = None if counts is None else claims.allotment_of(KEY)
 
         def limit(service: Service) -> Service:
             assert counts is not None
@@ -91,7 +93,7 @@ class Bench:
         for _ in range(calls):
             call = Call("req", Operation.CHAT, MODEL, body, stream=stream, route=MODEL)
             call.arrived, call.tenant, call.tier = SystemClock().now(), KEY.tenant, KEY.tier
-            call.buckets = self.buckets
+            call.allotment = self.allotment
             async with self.service(call) as reply:
                 async for _ in reply.events:
                     pass

@@ -1,21 +1,23 @@
 """What calls need of their senders' limits: which buckets, how many tokens at most, and at what price.
 
-The buckets of a key are worked out once and kept until its tier, its tenant or itself changes.
+What limits a key is worked out once and kept until its tier, its tenant or itself changes.
 """
 
 from collections.abc import Callable, Mapping
 
 from gateway.estimates import TokenEstimates
 from gateway.prices import UNIT, Tariffs
-from gateway.settings import ASKED, UTC, Limits, Model, Target
+from gateway.settings import ASKED, UTC, Model, Target
 from gateway.stores.keys import Key
 from gateway.tiers import Tiers
-from policies.limits import Claim
-from policies.ratelimit import Bucket, Dimension, bucket_for, output_reserve
+from policies.limits import Allotment, Claim
+from policies.ratelimit import bucket_for, output_reserve
 from policies.service import Call, Reply, Usage
 
-_IN_TOKENS = {Dimension.INPUT, Dimension.OUTPUT, Dimension.TOKENS, Dimension.SPEND}
 _MOST_KEYS = 100_000
+_MOST_MODELS = 1024
+_PRICES_HOLD = 10.0
+"""Seconds: prices change by the hour, if they do."""
 
 
 class Claims:
@@ -25,10 +27,11 @@ class Claims:
         self._tiers = tiers
         self._estimates = estimates
         self._wall_time = wall_time
-        self._buckets: dict[str, tuple[Key, tuple[Bucket, ...]]] = {}
+        self._allotments: dict[str, tuple[Key, Allotment | None]] = {}
         self._revision = -1
         self._targets: Mapping[str, tuple[Target, ...]] = {}
         self._tariffs = Tariffs({})
+        self._prices: dict[tuple[str, str], tuple[float, tuple[float, float]]] = {}
 
     def declare(self, models: Mapping[str, Model], tariffs: Tariffs) -> None:
         """Replace the routes and the prices."""
@@ -36,56 +39,62 @@ class Claims:
             name: tuple(target for step in model.route for target in step) for name, model in models.items()
         }
         self._tariffs = tariffs
+        self._prices.clear()
 
-    def buckets_of(self, key: Key) -> tuple[Bucket, ...]:
-        """Everything that counts what this key uses: its own limits, its tenant's and its tier's."""
-        if self._revision != self._tiers.revision or len(self._buckets) > _MOST_KEYS:
-            self._buckets.clear()
+    def allotment_of(self, key: Key) -> Allotment | None:
+        """All that limits this key: its own limits, its tenant's and its tier's. None where nothing does."""
+        if self._revision != self._tiers.revision or len(self._allotments) > _MOST_KEYS:
+            self._allotments.clear()
             self._revision = self._tiers.revision
-        known = self._buckets.get(key.id)
+        known = self._allotments.get(key.id)
         if known is None or known[0] is not key:
-            known = self._buckets[key.id] = key, self._work_out(key)
+            known = self._allotments[key.id] = key, self._work_out(key)
         return known[1]
 
     def __call__(self, call: Call) -> Claim | None:
         """What the call needs; None where nothing limits it."""
-        buckets = call.buckets
-        if not buckets:
+        allotment = call.allotment
+        if allotment is None:
             return None
-        priced = counted = False
-        for bucket in buckets:
-            dimension = bucket.limit.dimension
-            counted = counted or dimension in _IN_TOKENS
-            priced = priced or dimension is Dimension.SPEND
-        if not counted:
-            return Claim(buckets)
+        if not allotment.estimated:
+            return Claim(allotment)
         estimate = self._estimates(call)
-        output = output_reserve(estimate.asked, estimate.output, [bucket.limit for bucket in buckets])
+        output = estimate.asked
+        if output is None:
+            output = output_reserve(None, estimate.output, [bucket.limit for bucket in allotment.buckets])
         reserved = Usage(estimate.input, output)
-        if not priced:
-            return Claim(buckets, reserved)
+        if not allotment.priced:
+            return Claim(allotment, reserved)
         input_price, output_price = self._dearest(call)
-        return Claim(buckets, reserved, input_price, output_price, self._spent)
+        return Claim(allotment, reserved, input_price, output_price, self._spent)
 
-    def _work_out(self, key: Key) -> tuple[Bucket, ...]:
+    def _work_out(self, key: Key) -> Allotment | None:
         tenant, tier = self._tiers.tenant(key.tenant), self._tiers.tier(key.tier)
         zone = tenant.zone or tier.zone or UTC
         scopes = ((f"tier:{key.tier}", tier.limits), ("tenant", tenant.limits), (f"key:{key.id}", key.limits))
-        tag = _tag(key.tenant)
-        return tuple(
-            bucket_for(limit, tag=tag, scope=_tag(scope))
+        tag = _plain(key.tenant)
+        buckets = tuple(
+            bucket_for(limit, tag=tag, scope=_plain(scope))
             for scope, limits in scopes
-            for limit in (limits or Limits()).of(zone)
+            if limits is not None
+            for limit in limits.of(zone)
         )
+        return Allotment(buckets) if buckets else None
 
     def _dearest(self, call: Call) -> tuple[float, float]:
         """The most that a token in and a token out may cost, in dollars, whoever answers."""
         now = self._wall_time()
+        known = self._prices.get((call.route, call.model))
+        if known is not None and now < known[0]:
+            return known[1]
         input_price = output_price = 0.0
         for target in self._targets.get(call.route, ()):
             model = call.model if target.model == ASKED else target.model
             prices = self._tariffs.of(target.provider, model).per_token(now)
             input_price, output_price = max(input_price, prices[0]), max(output_price, prices[1])
+        if len(self._prices) > _MOST_MODELS:
+            self._prices.clear()
+        self._prices[call.route, call.model] = now + _PRICES_HOLD, (input_price, output_price)
         return input_price, output_price
 
     def _spent(self, reply: Reply, usage: Usage) -> float:
@@ -94,6 +103,6 @@ class Claims:
         return 0.0 if cost is None else cost / UNIT
 
 
-def _tag(name: str) -> str:
+def _plain(name: str) -> str:
     """``name`` without the braces, which mean something to Redis Cluster."""
     return name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")

@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policies.consumption import consumption
 from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhausted, RateLimited
@@ -20,62 +20,81 @@ from policies.ports import BucketStore, Clock, Meter
 from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict
 from policies.service import Call, Event, Reply, Service, Usage
 
-_IN_TOKENS = {Dimension.INPUT, Dimension.OUTPUT, Dimension.TOKENS, Dimension.SPEND}
-"""What is only known when the call ends."""
-
 _AT_ONCE = 16
 _NOTHING = Usage()
+
+# A member of an enumeration is looked up each time that it is named by its class.
+_REQUESTS, _CONCURRENCY = Dimension.REQUESTS, Dimension.CONCURRENCY
+_TOKENS, _INPUT, _OUTPUT = Dimension.TOKENS, Dimension.INPUT, Dimension.OUTPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """All that limits a caller, worked out once for all of its calls.
+
+    ``estimated`` tells that some of it depends on tokens, ``priced`` that some of it does on their price.
+    """
+
+    buckets: Sequence[Bucket]
+    slots: Sequence[Bucket] = field(init=False)
+    estimated: bool = field(init=False)
+    priced: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        counted = {bucket.limit.dimension for bucket in self.buckets}
+        slots = tuple(bucket for bucket in self.buckets if bucket.limit.window is None)
+        object.__setattr__(self, "slots", slots)
+        object.__setattr__(self, "estimated", bool(counted - {_REQUESTS, _CONCURRENCY}))
+        object.__setattr__(self, "priced", Dimension.SPEND in counted)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a call needs: the buckets of all its limits, an estimate of its tokens, and their prices.
+    """What a call needs: its caller's limits, an estimate of its tokens, and their prices.
 
     ``estimate`` is the prompt and the most that the answer may take; prices are per token, those of the
     dearest who may answer. ``spent`` tells what an answer really cost, where that depends on who gave it.
     """
 
-    buckets: Sequence[Bucket]
+    allotment: Allotment
     estimate: Usage = _NOTHING
     input_price: float = 0.0
     output_price: float = 0.0
     spent: Callable[[Reply, Usage], float] | None = None
 
-    @property
-    def estimates(self) -> bool:
-        """Whether anything of it depends on the estimate."""
-        return any(bucket.limit.dimension in _IN_TOKENS for bucket in self.buckets)
-
     def cost(self, dimension: Dimension, usage: Usage) -> float:
         """What a call with this usage costs of a dimension."""
-        if dimension is Dimension.REQUESTS or dimension is Dimension.CONCURRENCY:
+        if dimension is _REQUESTS or dimension is _CONCURRENCY:
             return 1.0
-        if dimension is Dimension.TOKENS:
+        if dimension is _TOKENS:
             return usage.input + usage.output
-        if dimension is Dimension.INPUT:
+        if dimension is _INPUT:
             return usage.input
-        if dimension is Dimension.OUTPUT:
+        if dimension is _OUTPUT:
             return usage.output
         return usage.input * self.input_price + usage.output * self.output_price
 
     def charges(self) -> list[Charge]:
         """What to reserve."""
-        estimate = self.estimate
-        return [Charge(bucket, self.cost(bucket.limit.dimension, estimate)) for bucket in self.buckets]
+        cost, estimate = self.cost, self.estimate
+        return [Charge(bucket, cost(bucket.limit.dimension, estimate)) for bucket in self.allotment.buckets]
 
-    def corrections(self, used: Usage, reply: Reply | None, *, counts: bool) -> list[Charge]:
-        """What to settle for what ``reply`` used; ``counts`` is whether the call counts as a request."""
+    def corrections(
+        self, charges: Sequence[Charge], used: Usage, reply: Reply | None, *, counts: bool
+    ) -> list[Charge]:
+        """What to settle of these ``charges`` for what ``reply`` used, which may not count as a request."""
         found = []
-        for bucket in self.buckets:
+        for bucket, cost in charges:
             dimension = bucket.limit.dimension
-            if dimension is Dimension.CONCURRENCY:
-                delta = -1.0
-            elif dimension is Dimension.REQUESTS:
-                delta = 0.0 if counts else -1.0
+            if dimension is _REQUESTS:
+                if not counts:
+                    found.append(Charge(bucket, -cost))
+            elif dimension is _CONCURRENCY:
+                found.append(Charge(bucket, -cost))
             else:
-                delta = self._used(dimension, used, reply) - self.cost(dimension, self.estimate)
-            if delta:
-                found.append(Charge(bucket, delta))
+                delta = self._used(dimension, used, reply) - cost
+                if delta:
+                    found.append(Charge(bucket, delta))
         return found
 
     def _used(self, dimension: Dimension, used: Usage, reply: Reply | None) -> float:
@@ -96,7 +115,7 @@ class HeldSlots:
         self._owner = owner
         self._clock = clock
         self._number = 0
-        self._held: dict[str, list[Bucket]] = {}
+        self._held: dict[str, Sequence[Bucket]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -106,7 +125,7 @@ class HeldSlots:
         self._number += 1
         return f"{self._owner}-{self._number}"
 
-    def add(self, holder: str, slots: list[Bucket]) -> None:
+    def add(self, holder: str, slots: Sequence[Bucket]) -> None:
         """``holder`` has taken these."""
         if slots:
             self._held[holder] = slots
@@ -121,7 +140,7 @@ class HeldSlots:
         for place in range(0, len(held), _AT_ONCE):
             await asyncio.gather(*(self._renew(*each) for each in held[place : place + _AT_ONCE]))
 
-    async def _renew(self, holder: str, slots: list[Bucket]) -> None:
+    async def _renew(self, holder: str, slots: Sequence[Bucket]) -> None:
         if holder not in self._held:
             return
         await self._store.renew(holder, slots)
@@ -159,7 +178,7 @@ class RateLimit:
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[Reply]:
         claim = self._resolve(call)
-        if claim is None or not claim.buckets:
+        if claim is None or not claim.allotment.buckets:
             return self._inner(call)
         return self._limited(call, claim)
 
@@ -170,12 +189,12 @@ class RateLimit:
         call.allowances = verdict.allowances()
         if not verdict.admitted:
             raise self._refusal(call, verdict)
-        reservation = _Reservation(claim, holder, verdict.at)
-        self._slots.add(holder, [bucket for bucket in claim.buckets if bucket.limit.window is None])
+        reservation = _Reservation(claim, holder, verdict)
+        self._slots.add(holder, claim.allotment.slots)
         try:
             async with self._inner(call) as reply:
                 reservation.reply = reply
-                if reply.stream and claim.estimates:
+                if reply.stream and claim.allotment.estimated:
                     async with aclosing(reservation.counted(reply.events)) as events:
                         reply.events = events
                         yield reply
@@ -191,10 +210,11 @@ class RateLimit:
         self._slots.remove(reservation.holder)
         used, counts = reservation.used(call)
         claim = reservation.claim
-        corrections = claim.corrections(used, reservation.reply, counts=counts)
+        verdict = reservation.verdict
+        corrections = claim.corrections(verdict.charges, used, reservation.reply, counts=counts)
         if corrections:
-            self._store.settle(reservation.holder, corrections, reservation.at)
-        if claim.estimates:
+            self._store.settle(reservation.holder, corrections, verdict.at)
+        if claim.allotment.estimated:
             self._meter.emit(ReservationSettled(call, claim.estimate, used))
 
     def _refusal(self, call: Call, verdict: Verdict) -> GatewayError:
@@ -203,7 +223,7 @@ class RateLimit:
         if verdict.outage is not None:
             self._meter.emit(LimitReached(call, left[0].bucket, "outage", delay))
             return Overloaded(
-                f"Spending can't be counted at the moment; try again in {math.ceil(delay)} s.",
+                f"This limit can't be counted at the moment; try again in {math.ceil(delay)} s.",
                 retry_after=delay,
                 allowances=left,
             )
@@ -231,12 +251,12 @@ class RateLimit:
 class _Reservation:
     """What one call has taken, and what became of it."""
 
-    __slots__ = ("at", "characters", "claim", "failure", "holder", "reply")
+    __slots__ = ("characters", "claim", "failure", "holder", "reply", "verdict")
 
-    def __init__(self, claim: Claim, holder: str, at: float) -> None:
+    def __init__(self, claim: Claim, holder: str, verdict: Verdict) -> None:
         self.claim = claim
         self.holder = holder
-        self.at = at
+        self.verdict = verdict
         self.reply: Reply | None = None
         self.failure: GatewayError | None = None
         self.characters = 0

@@ -29,7 +29,8 @@ class MemoryStore:
 
     def take_at(self, now: float, holder: str, charges: Sequence[Charge]) -> Verdict:
         """``take`` at a given time."""
-        amounts = [self.amount(charge.bucket, now) for charge in charges]
+        amount_of = self.amount
+        amounts = [amount_of(bucket, now) for bucket, _ in charges]
         for (bucket, cost), amount in zip(charges, amounts, strict=True):
             limit = bucket.limit
             if amount + cost - limit.capacity > limit.slack:

@@ -204,17 +204,17 @@ class Verdict:
     def allowances(self) -> list[Allowance]:
         """What is left of each limit: the binding one first, which lets the fewest further calls in."""
         found: list[tuple[float, Allowance]] = []
-        for charge, amount in zip(self.charges, self.amounts, strict=True):
-            limit = charge.bucket.limit
-            held = amount + charge.cost if self.admitted else amount
-            remaining = max(0.0, limit.capacity - held)
-            order = remaining / limit.capacity
-            if not self.admitted:
-                order -= wait(limit, amount, charge.cost, self.at)
-            left = Allowance(
-                charge.bucket.key, limit.dimension, limit.capacity, remaining, reset(limit, held, self.at)
-            )
-            found.append((order, left))
+        admitted = self.admitted
+        for (bucket, cost), amount in zip(self.charges, self.amounts, strict=True):
+            limit = bucket.limit
+            capacity = limit.capacity
+            held = amount + cost if admitted else amount
+            remaining = capacity - held if held < capacity else 0.0
+            order = remaining / capacity
+            if not admitted:
+                order -= wait(limit, amount, cost, self.at)
+            whole = held / limit.rate if limit.rate else reset(limit, held, self.at)
+            found.append((order, Allowance(bucket.key, limit.dimension, capacity, remaining, whole)))
         if len(found) > 1:
             found.sort(key=itemgetter(0))
         return [left for _, left in found]

@@ -117,7 +117,7 @@ class Exchange:
             tenant=key.tenant,
             tier=key.tier,
             arrived=self._arrived,
-            buckets=serving.claims.buckets_of(key),
+            allotment=serving.claims.allotment_of(key),
         )
         return entry.service
 

@@ -24,7 +24,6 @@ class LimitSeries:
         self._reserved = Histogram(
             "tidegate_reservation_used_ratio",
             "Tokens that a call used, as a part of those that were reserved for it; above 1 is debt.",
-            ["gen_ai_token_type"],
             registry=registry,
             buckets=_RATIOS,
         )
@@ -53,12 +52,10 @@ class LimitSeries:
         child(self._refusals, str(fact.dimension), _scope(fact.bucket)).inc()
 
     def _settled(self, fact: ReservationSettled) -> None:
-        if not fact.used.input and not fact.used.output:
-            return  # nobody answered: that says nothing of the estimate
-        if fact.reserved.input:
-            child(self._reserved, "input").observe(fact.used.input / fact.reserved.input)
-        if fact.reserved.output:
-            child(self._reserved, "output").observe(fact.used.output / fact.reserved.output)
+        used = fact.used.input + fact.used.output
+        reserved = fact.reserved.input + fact.reserved.output
+        if used and reserved:  # else nobody answered, which says nothing of the estimate
+            self._reserved.observe(used / reserved)
 
     def _changed(self, fact: StoreChanged) -> None:
         self._degraded.set(int(fact.degraded))

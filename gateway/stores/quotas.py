@@ -112,5 +112,5 @@ class KeptQuotas:
     def _note(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
             limit = charge.bucket.limit
-            if not limit.rolls and limit.window is not None:
+            if not limit.rate and limit.window is not None:
                 self._changed.add(charge.bucket.key)

@@ -23,7 +23,7 @@ from policies.failover import Failover, Step
 from policies.fairqueue import AdmissionOptions
 from policies.health import Health, HealthOptions
 from policies.hedge import Hedge, HedgeOptions
-from policies.limits import Claim, HeldSlots, RateLimit
+from policies.limits import Allotment, Claim, HeldSlots, RateLimit
 from policies.member import Member
 from policies.memory import MemoryStore
 from policies.observe import ObserveAttempts, ObserveCalls
@@ -72,7 +72,7 @@ class Bench:
         running = Bucket("running", Limit(Dimension.CONCURRENCY, 100))
         self.held += [lambda: len(slots), lambda: int(store.amount(running, self.clock.now()))]
         tokens = Bucket("tokens", Limit(Dimension.TOKENS, 1000, Window.MINUTE))
-        claim = Claim([running, tokens], Usage(input=1, output=1))
+        claim = Claim(Allotment([running, tokens]), Usage(input=1, output=1))
         return RateLimit(inner, resolve=lambda _: claim, store=store, slots=slots, meter=self.meter)
 
     def rescue(self, inner: Service) -> Service:

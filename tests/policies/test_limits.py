@@ -15,7 +15,7 @@ from policies.errors import (
     UpstreamRejected,
 )
 from policies.facts import LimitReached, ReservationSettled
-from policies.limits import Claim, HeldSlots, RateLimit
+from policies.limits import Allotment, Claim, HeldSlots, RateLimit
 from policies.memory import MemoryStore
 from policies.ratelimit import Bucket, Dimension, Limit, Verdict, Window
 from policies.service import Attempt, Usage
@@ -40,7 +40,7 @@ class Bench:
         self.store = MemoryStore(LoopClock().now)
         self.slots = HeldSlots(self.store, owner="w", clock=LoopClock())
         self.buckets = {name: Bucket(name, limit) for name, limit in (limits or LIMITS).items()}
-        claim = Claim(list(self.buckets.values()), estimate, input_price=1, output_price=2)
+        claim = Claim(Allotment(list(self.buckets.values())), estimate, input_price=1, output_price=2)
         self.service = RateLimit(
             self.upstream, resolve=lambda _: claim, store=self.store, slots=self.slots, meter=self.meter
         )
@@ -208,7 +208,7 @@ def test_a_limit_that_can_not_be_counted_is_the_gateways_fault():
 def test_without_limits_a_call_passes_through():
     upstream = ScriptedUpstream([["a", "b"]])
     store = MemoryStore(LoopClock().now)
-    for claim in (None, Claim([], ESTIMATE)):
+    for claim in (None, Claim(Allotment([]), ESTIMATE)):
         service = RateLimit(
             upstream,
             resolve=lambda _, claim=claim: claim,
@@ -241,9 +241,9 @@ def test_long_answers_keep_their_slots_and_those_of_the_dead_come_free():
 
 def test_spend_is_settled_by_the_price_of_who_answered():
     bench = Bench("a", limits={"spend": LIMITS["spend"]})
-    buckets = list(bench.buckets.values())
+    allotment = Allotment(list(bench.buckets.values()))
     claim = Claim(
-        buckets, ESTIMATE, 1, 2, spent=lambda reply, usage: {"up": 0.25}[reply.upstream] * usage.output
+        allotment, ESTIMATE, 1, 2, spent=lambda reply, usage: {"up": 0.25}[reply.upstream] * usage.output
     )
     service = RateLimit(
         bench.upstream, resolve=lambda _: claim, store=bench.store, slots=bench.slots, meter=bench.meter
