@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.api import admin, health, models, openapi, problems
+from gateway.api.compression import Compression
 from gateway.api.exchange import Endpoint
 from gateway.api.front_door import FrontDoor
 from gateway.metrics import Metrics
@@ -23,8 +24,8 @@ _SUMMARIES = {
 }
 
 
-def create_app(serving: Serving, metrics: Metrics | None) -> ASGIApp:
-    """Assemble the application; ``metrics`` None leaves /metrics out."""
+def create_app(serving: Serving, metrics: Metrics) -> ASGIApp:
+    """Assemble the application."""
     app = FastAPI(
         title="Tidegate",
         version=__version__,
@@ -41,9 +42,9 @@ def create_app(serving: Serving, metrics: Metrics | None) -> ASGIApp:
         endpoints[path] = endpoint = Endpoint(operation, serving)
         app.router.routes.append(_documented(path, operation, endpoint))
     app.include_router(models.router(serving))
-    app.include_router(health.router(serving, metrics))
-    app.include_router(admin.router(serving))
-    door: ASGIApp = FrontDoor(app, endpoints, serving)
+    app.include_router(health.router(serving, metrics if serving.settings.observability.metrics else None))
+    app.include_router(admin.router(serving, metrics))
+    door: ASGIApp = Compression(FrontDoor(app, endpoints, serving))
     cors = serving.settings.server.cors
     if cors is not None:
         door = CORSMiddleware(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import httpx
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
 from gateway.bookkeeping import Bookkeeping
+from gateway.cache.caching import Caching, Neighbours
 from gateway.claims import Claims
 from gateway.counts import Counts
 from gateway.estimates import TokenEstimates
@@ -20,8 +22,9 @@ from gateway.parts import Parts
 from gateway.prices import Tariffs
 from gateway.providers.accounts import accounts_of
 from gateway.providers.dialect import Account
+from gateway.providers.warmup import warm_up
 from gateway.queues import Queues
-from gateway.settings import LocalProvider, Settings, Tenant, Tier, differences
+from gateway.settings import MEMORY, LocalProvider, Settings, Tenant, Tier, differences
 from gateway.stack import Roads, Stacks
 from gateway.stores.audit import Audit, Subject
 from gateway.stores.definitions import Definitions
@@ -130,15 +133,20 @@ class Serving:
         )
         self.open_exchanges: set[OpenExchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        shared = settings.store.get_secret_value() != MEMORY
+        neighbours = Neighbours(stores.engine, counts.client, keeps=shared)
+        self.caching = Caching(settings.cache, neighbours, parts, self.spawn)
         self._apply(settings)
 
     async def start(self) -> None:
         """Read from the database what has to be known before the first request."""
         await self.keyring.refresh()
         await self._follow_definitions()
+        await self.caching.follow()
         for order in await self.stores.orders.standing():
             self.upstreams.obey(order)
         self._last_order = await self.stores.orders.last()
+        self._warm_up()
 
     async def refresh(self) -> None:
         """Read again what has changed in the database, at whichever process, since the last time."""
@@ -149,6 +157,7 @@ class Serving:
             await self.follow_orders()
         if any(revisions.get(subject) != self._revisions.get(subject) for subject in ("tiers", "tenants")):
             await self._follow_definitions()
+        await self.caching.follow()
         self._revisions = revisions
 
     async def tell_change(self) -> None:
@@ -164,9 +173,11 @@ class Serving:
     def reload(self) -> None:
         """Read the configuration again. Raises ConfigError and changes nothing when it has faults.
 
-        Calls under way go on as they began; ``server``, ``store`` and ``database`` keep until a restart.
+        Calls under way go on as they began; ``server``, ``store``, ``cache`` and ``database`` keep until a
+        restart.
         """
         self._apply(self._configured.load())
+        self._warm_up()
         _LOG.info("the configuration was read again")
 
     def ask_for_reload(self) -> list[str]:
@@ -204,8 +215,12 @@ class Serving:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _warm_up(self) -> None:
+        """Have connections to all providers before the first call needs one."""
+        self.spawn(warm_up(chain.from_iterable(self._accounts.values()), self._parts.transport, self.clock))
+
     def _apply(self, settings: Settings) -> None:
-        accounts = accounts_of(settings.providers, self._configured.local_urls())
+        self._accounts = accounts = accounts_of(settings.providers, self._configured.local_urls())
         self.tiers.declare(settings.tiers, settings.tenants)
         self.queues.rule(self.tiers.tiers)
         self.estimates.declare(settings.models)
@@ -213,11 +228,21 @@ class Serving:
         tariffs = Tariffs(settings.providers)
         self.claims.declare(settings.models, tariffs)
         self.books = self._bookkeeping(settings, tariffs, accounts)
-        self.stacks = stacks = Stacks(roads, self._parts, self.estimates, limit=self._limit)
+        self.stacks = stacks = Stacks(
+            roads, self._parts, self.estimates, limit=self._limit, caching=self.caching
+        )
         self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
         self.settings = settings
+
+    async def _follow_definitions(self) -> None:
+        tiers, tenants = await self.stores.tiers.all(), await self.stores.tenants.all()
+        self.tiers.store(
+            {name: stored.definition for name, stored in tiers.items()},
+            {name: stored.definition for name, stored in tenants.items()},
+        )
+        self.queues.rule(self.tiers.tiers)
 
     def _limit(self, service: Service) -> Service:
         return RateLimit(
@@ -240,14 +265,6 @@ class Serving:
             bills_cancelled=billing.__contains__,
             wall_time=self.wall_time,
         )
-
-    async def _follow_definitions(self) -> None:
-        tiers, tenants = await self.stores.tiers.all(), await self.stores.tenants.all()
-        self.tiers.store(
-            {name: stored.definition for name, stored in tiers.items()},
-            {name: stored.definition for name, stored in tenants.items()},
-        )
-        self.queues.rule(self.tiers.tiers)
 
     async def _silent_model_servers(self) -> set[str]:
         names = [

@@ -95,7 +95,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
     await serving.start()
     server = WorkerServer(
         uvicorn.Config(
-            create_app(serving, metrics if settings.observability.metrics else None),
+            create_app(serving, metrics),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -122,6 +122,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
     counting = asyncio.create_task(counts.keep())
     entering = asyncio.create_task(serving.ledger.run())
     pruning = asyncio.create_task(serving.ledger.prune())
+    leasing = asyncio.create_task(serving.caching.keep())
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -129,6 +130,8 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
         counting.cancel()
         entering.cancel()
         pruning.cancel()
+        leasing.cancel()
+        await serving.caching.aclose()
         await serving.ledger.close()
         await counts.aclose()
         await transport.aclose()
@@ -169,6 +172,7 @@ async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics
             serving.queues.counts(),
             serving.estimates.errors(),
         )
+        metrics.observe_cache(await serving.caching.sizes())
         if os.getppid() != supervisor:
             _LOG.warning("the supervisor is gone: stopping")
             server.stop()
