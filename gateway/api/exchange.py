@@ -13,13 +13,15 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access_log import AccessRecord
 from gateway.api.client_watch import ClientWatch
-from gateway.api.request import ClientGone, bearer, read_body, request_id
+from gateway.api.request import ClientGone, bearer, header, read_body, request_id
 from gateway.bookkeeping import Ended
 from gateway.catalogue import model_not_found
 from gateway.prices import UNIT
 from gateway.serving import Serving
 from gateway.stores.keys import Key
-from gateway.wire import errors, models, ratelimits, sse
+from gateway.wire import cachestatus, errors, models, ratelimits, sse
+from policies.cache import directives
+from policies.cache.directives import UNSAID
 from policies.errors import GatewayError, InternalError
 from policies.facts import CallRefused
 from policies.service import Call, Operation, Reply, Service
@@ -107,6 +109,7 @@ class Exchange:
         entry = serving.catalogue.find(model) if serving.keyring.allows(key, model) else None
         if entry is None:
             raise model_not_found(model)
+        said = header(self._scope, b"cache-control") if entry.cached else None
         self._call = Call(
             id=self._id,
             operation=self._operation,
@@ -117,6 +120,7 @@ class Exchange:
             tenant=key.tenant,
             tier=key.tier,
             arrived=self._arrived,
+            directives=UNSAID if said is None else directives.parse(said.decode("latin-1")),
             allotment=serving.claims.allotment_of(key),
         )
         return entry.service
@@ -232,6 +236,8 @@ class Exchange:
                 headers.append((b"x-tidegate-why", ", ".join(failed).encode()))
             if self._call.allowances:
                 headers += ratelimits.headers(self._call.allowances)
+        if reply is not None and reply.cached is not None and self._call is not None:
+            headers += cachestatus.headers(reply.cached, self._call.fingerprint)
         if reply is not None and self._call is not None and self._first_event is not None:
             overhead = self._call.overhead(self._first_event)
             headers += [
@@ -305,6 +311,7 @@ class Exchange:
                 first_event=self._first_event,
                 upstream=self._reply.upstream if self._reply else None,
                 usage=self._reply.usage if self._reply else None,
+                cached=self._reply.cached if self._reply else None,
             ),
             serving.wall_time(),
         )
