@@ -9,8 +9,8 @@ refusal by one burns nothing of the others.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from policies.consumption import consumption
@@ -18,7 +18,7 @@ from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhaus
 from policies.facts import LimitReached, ReservationSettled
 from policies.ports import BucketStore, Clock, Meter
 from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict
-from policies.service import Call, Event, Reply, Service, Usage
+from policies.service import Call, Reply, Service, Usage
 
 _AT_ONCE = 16
 _NOTHING = Usage()
@@ -194,12 +194,7 @@ class RateLimit:
         try:
             async with self._inner(call) as reply:
                 reservation.reply = reply
-                if reply.stream and claim.allotment.estimated:
-                    async with aclosing(reservation.counted(reply.events)) as events:
-                        reply.events = events
-                        yield reply
-                else:
-                    yield reply
+                yield reply
         except GatewayError as error:
             reservation.failure = error
             raise
@@ -251,7 +246,7 @@ class RateLimit:
 class _Reservation:
     """What one call has taken, and what became of it."""
 
-    __slots__ = ("characters", "claim", "failure", "holder", "reply", "verdict")
+    __slots__ = ("claim", "failure", "holder", "reply", "verdict")
 
     def __init__(self, claim: Claim, holder: str, verdict: Verdict) -> None:
         self.claim = claim
@@ -259,13 +254,6 @@ class _Reservation:
         self.verdict = verdict
         self.reply: Reply | None = None
         self.failure: GatewayError | None = None
-        self.characters = 0
-
-    async def counted(self, events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
-        """Count what passes, for the case that no usage comes."""
-        async for event in events:
-            self.characters += len(event.text)
-            yield event
 
     def used(self, call: Call) -> tuple[Usage, bool]:
         """What the call used, and whether it counts as a request.
@@ -273,8 +261,11 @@ class _Reservation:
         One that nobody answered doesn't if trying again could help, since that fault wasn't the caller's.
         """
         counts = self.reply is not None or self.failure is None or not self.failure.retryable
-        reply, failure, characters = self.reply, self.failure, self.characters
         used = consumption(
-            call, reply, failure, characters=characters, estimate=lambda _: self.claim.estimate
+            call,
+            self.reply,
+            self.failure,
+            characters=call.delivered,
+            estimate=lambda _: self.claim.estimate,
         )
         return used.usage, counts

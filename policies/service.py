@@ -115,7 +115,8 @@ class Call:
     ``route`` is the configured name or glob that ``model`` matched.
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
     for its turn. ``attempts`` is the call's
-    history, appended to by whoever tried an upstream. ``estimate`` is what it will probably take, once
+    history, appended to by whoever tried an upstream; ``delivered`` is how many characters of the answer's
+    text its consumer took, who counts them. ``estimate`` is what it will probably take, once
     somebody asked. ``allotment`` is all that limits its sender, ``allowances`` what is left of that, the
     binding one first.
     """
@@ -132,6 +133,7 @@ class Call:
     deadline: float = math.inf
     queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
+    delivered: int = 0
     estimate: "Estimate | None" = None
     allotment: "Allotment | None" = None
     allowances: Sequence["Allowance"] = ()

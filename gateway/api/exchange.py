@@ -67,7 +67,6 @@ class Exchange:
         self._status = 0
         self._outcome = "ok"
         self._failure: GatewayError | None = None
-        self._characters = 0
         self._answered = False
         self._interruption: GatewayError | None = None
         self._task: asyncio.Task[object] | None = None
@@ -187,7 +186,7 @@ class Exchange:
                 await self._start(200, [*_STREAM, *self._facts(reply)])
             together: list[bytes] = []
             async for event in reply.events:
-                self._characters += len(event.text)
+                call.delivered += len(event.text)
                 if not event.bookkeeping:
                     together.append(sse.message(event.data))
                 if together and not reply.at_hand():
@@ -290,7 +289,7 @@ class Exchange:
                 call=self._call,
                 reply=self._reply,
                 failure=self._failure,
-                characters=self._characters,
+                characters=0 if self._call is None else self._call.delivered,
             )
         )
 

@@ -92,8 +92,12 @@ async def _play(step: Wait | BaseException) -> None:
 
 async def read_text(service: object, call: Call) -> str:
     """Open a reply, read it to its end and return its text."""
+    text = ""
     async with service(call) as reply:  # type: ignore[operator]
-        return "".join([event.text async for event in reply.events])
+        async for event in reply.events:
+            text += event.text
+            call.delivered = len(text)
+    return text
 
 
 @dataclass
