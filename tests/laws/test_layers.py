@@ -6,6 +6,7 @@ close; it never opens its inner service again after the yield; and it passes can
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
 
@@ -16,6 +17,12 @@ from policies.admission import Admission
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.budget import BudgetOptions, RetryBudget
+from policies.cache.coalesce import Coalesce
+from policies.cache.exact import Cache, Shelf
+from policies.cache.fill import Fill
+from policies.cache.memory import MemoryCache, MemoryLeases
+from policies.cache.replicas import ReplicaOptions, Replicas
+from policies.cache.reuse import CacheOptions
 from policies.concurrency import AdaptiveOptions, ConcurrencyLimit
 from policies.deadline import Deadline, DeadlineOptions
 from policies.errors import InvalidRequest, StreamInterrupted, UpstreamUnavailable
@@ -33,12 +40,22 @@ from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
 from policies.seating import Seating
 from policies.seats import RouteSeats
-from policies.service import Service, Usage
+from policies.service import Call, Reply, Service, Usage
 from policies.throttle import AcceptRatio, ClientThrottle, ThrottleOptions
 from policies.timers import SilenceTimers, TimerOptions
 from tests.kit.estimates import FixedEstimates
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call
 from tests.kit.virtual_time import LoopClock, run_virtual
+
+
+def reusable(service: Service) -> Service:
+    """Mark calls as the cache does those that one answer will do for."""
+
+    def marked(call: Call) -> AbstractAsyncContextManager[Reply]:
+        call.fingerprint = call.fingerprint or "the same"
+        return service(call)
+
+    return marked
 
 
 @dataclass
@@ -74,6 +91,51 @@ class Bench:
         tokens = Bucket("tokens", Limit(Dimension.TOKENS, 1000, Window.MINUTE))
         claim = Claim(Allotment([running, tokens]), Usage(input=1, output=1))
         return RateLimit(inner, resolve=lambda _: claim, store=store, slots=slots, meter=self.meter)
+
+    def cache(self, inner: Service) -> Service:
+        return Cache(
+            inner,
+            CacheOptions(always=True),
+            shelf=Shelf(MemoryCache(self.clock.now)),
+            clock=self.clock,
+            wall_time=self.clock.now,
+            spawn=asyncio.ensure_future,
+            meter=self.meter,
+        )
+
+    def coalesce(self, inner: Service) -> Service:
+        coalesce = Coalesce(inner, meter=self.meter)
+        self.held.append(lambda: len(coalesce))
+        return reusable(coalesce)
+
+    def replicas(self, inner: Service) -> Service:
+        taken: dict[str, tuple[str, float]] = {}
+        self.held.append(lambda: len(taken))
+        return reusable(
+            Replicas(
+                inner,
+                CacheOptions(),
+                ReplicaOptions(),
+                store=MemoryCache(self.clock.now),
+                leases=MemoryLeases(taken, "w", self.clock.now),
+                clock=self.clock,
+                wall_time=self.clock.now,
+                spawn=asyncio.ensure_future,
+                meter=self.meter,
+            )
+        )
+
+    def fill(self, inner: Service) -> Service:
+        store = MemoryCache(self.clock.now)
+        return reusable(
+            Fill(
+                inner,
+                CacheOptions(),
+                store=store,
+                trusted=lambda _call, _reply: True,
+                wall_time=self.clock.now,
+            )
+        )
 
     def rescue(self, inner: Service) -> Service:
         return Rescue(inner, RescueOptions("error"), continuing=None, meter=self.meter)
@@ -135,6 +197,10 @@ class Bench:
 
 LAYERS = [
     "observe_calls",
+    "cache",
+    "coalesce",
+    "replicas",
+    "fill",
     "deadline",
     "admission",
     "rescue",
