@@ -22,6 +22,7 @@ GROUPS = {
     "Calls": ("gen_ai_", "tidegate_requests", "tidegate_inflight", "tidegate_overhead", "tidegate_queue"),
     "Cache": ("tidegate_cache_",),
     "Upstreams": ("tidegate_upstream_",),
+    "Admission": ("tidegate_admission_", "tidegate_token_estimate_"),
     "Limits": ("tidegate_limit_", "tidegate_reservation_", "tidegate_store_", "tidegate_settlements_"),
     "Usage and its ledger": ("tidegate_usage_", "tidegate_ledger_"),
     "What was done about failures": ("",),

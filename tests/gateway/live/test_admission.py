@@ -4,13 +4,12 @@ import asyncio
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from statistics import median
 
 import httpx
 import pytest
 
 from tests.kit.chat import CHAT, chat, comments_of, error_of, messages_of
-from tests.kit.processes import eventually
+from tests.kit.processes import CLIENT_KEY, eventually
 
 SEATS = 4
 TIERS = {
@@ -87,9 +86,8 @@ def test_under_overload_the_lowest_tier_waits_and_is_told_when_to_come_back(tier
     clients = asyncio.run(run())
     assert not clients["pro"].refusals
     assert not clients["plus"].refusals
-    assert len(clients["free"].refusals) > 30
     assert clients["free"].queued
-    assert median(clients["pro"].queued) < median(clients["free"].queued)
+    assert len(clients["free"].refusals) > len(clients["free"].queued) / 2
     for refusal in clients["free"].refusals:
         assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "overloaded")
         assert refusal.headers["x-should-retry"] == "true"
@@ -153,3 +151,25 @@ def test_new_tiers_reach_those_who_wait_already(tiered, upstream):
     order = asyncio.run(run())
     assert Counter(order) == {"pro": 6, "plus": 6}
     assert Counter(order[:6])["plus"] > 3
+
+
+def test_a_later_step_takes_what_the_first_cannot_before_anybody_waits(launch, upstream):
+    providers = {
+        name: {"preset": "vllm", "base_url": f"{upstream.url}/v1", "max_concurrency": seats}
+        for name, seats in (("up", 1), ("spare", 2))
+    }
+    models = {"busy": {"route": [f"up/fake/{SLOWER}", f"spare/fake/{SLOWER}"]}}
+
+    async def run(gateway):
+        headers = {"authorization": f"Bearer {CLIENT_KEY}"}
+        async with client_of(gateway) as http:
+            return await asyncio.gather(
+                *(http.post(CHAT, json={**chat(""), "model": "busy"}, headers=headers) for _ in range(4))
+            )
+
+    with launch(providers=providers, models=models) as gateway:
+        answers = asyncio.run(run(gateway))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    queued = sorted(float(answer.headers["x-tidegate-queue-ms"]) for answer in answers)
+    assert queued[2] < 1000 < queued[3]
+    assert Counter(answer.headers["x-tidegate-upstream"] for answer in answers)["spare"] >= 2
