@@ -63,7 +63,7 @@ def _table(usage: dict[str, Any]) -> Table:
 
 
 def _cost(sums: dict[str, Any]) -> str:
-    """Dollars, with a mark where part of it isn't known."""
+    """Dollars, as "at least so many" where part of it isn't known."""
     if sums["cost"] is None:
         return "unknown"
-    return f"${sums['cost']:,.4f}{' + unknown' if sums['unpriced'] else ''}"
+    return f"{'≥ ' if sums['unpriced'] else ''}${sums['cost']:,.4f}"

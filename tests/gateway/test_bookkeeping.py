@@ -1,0 +1,119 @@
+import pytest
+
+from gateway.bookkeeping import Bookkeeping, Ended
+from gateway.prices import Tariffs
+from gateway.settings import Provider
+from gateway.settings.prices import Price
+from gateway.stores.keys import Key
+from gateway.stores.ledger import EXTRA
+from policies.service import (
+    CANCELLED,
+    LOST,
+    OK,
+    Attempt,
+    CacheState,
+    CacheStatus,
+    Operation,
+    Reply,
+    Usage,
+)  # fmt: skip
+from tests.kit.upstream import make_call
+
+KEY = Key(id="key_1", name="n", digest="", tenant="acme", tier="pro")
+USAGE = Usage(input=100, output=10)
+COST = 100 * 2000 + 10 * 8000
+"""In billionths of a dollar."""
+
+
+class Noted:
+    def __init__(self):
+        self.entries = []
+
+    def note(self, entry):
+        self.entries.append(entry)
+
+
+@pytest.fixture
+def noted():
+    return Noted()
+
+
+@pytest.fixture
+def books(noted):
+    provider = Provider(preset="vllm", prices={"*": Price(input=2, output=8)})
+    return Bookkeeping(
+        noted,
+        Tariffs({"bills": provider, "stops": provider, "fast": provider}),
+        estimate=lambda _: Usage(50, 500),
+        bills_cancelled={"bills"}.__contains__,
+        wall_time=lambda: 1000.0,
+    )
+
+
+def ended(attempts, reply=None, **facts):
+    call = make_call(attempts=attempts, tenant="acme", tier="pro", route="m*", model="m1")
+    known = {"failure": None, "characters": 0, "first_event": 0.5 if reply else None} | facts
+    return Ended(
+        "req", KEY, Operation.CHAT, 200, known.pop("outcome", OK), 1.0,
+        known["first_event"], call, reply, known["failure"], known["characters"],
+    )  # fmt: skip
+
+
+def attempt(upstream, outcome, first_event=None):
+    return Attempt(upstream, "m", outcome, 1.0, first_event)
+
+
+def test_an_answer_is_one_entry_at_its_price(books, noted):
+    reply = Reply("fast", "m", usage=USAGE)
+    books.enter(ended([attempt("fast", OK, 0.5)], reply))
+    (entry,) = noted.entries
+    assert (entry.input, entry.output, entry.cost, entry.estimated) == (100, 10, COST, False)
+    assert (entry.upstream, entry.served_model, entry.model, entry.route) == ("fast", "m", "m1", "m*")
+    assert books.cost(reply) == COST
+
+
+def test_failed_attempts_cost_nothing(books, noted):
+    attempts = [
+        attempt("bills", "UpstreamTimeout"),
+        attempt("bills", "UpstreamBusy"),
+        attempt("fast", OK, 0.1),
+    ]
+    books.enter(ended(attempts, Reply("fast", "m", usage=USAGE)))
+    assert [(entry.upstream, entry.cost) for entry in noted.entries] == [("fast", COST)]
+
+
+@pytest.mark.parametrize(("loser", "extras"), [("bills", 1), ("stops", 0)])
+def test_a_hedge_s_loser_is_an_entry_of_its_own_where_it_is_billed(books, noted, loser, extras):
+    attempts = [attempt(loser, LOST), attempt("fast", OK, 0.1)]
+    books.enter(ended(attempts, Reply("fast", "m", usage=USAGE)))
+    found = [entry for entry in noted.entries if entry.kind == EXTRA]
+    assert len(found) == extras == len(noted.entries) - 1
+    for entry in found:
+        assert (entry.upstream, entry.outcome, entry.requests) == (loser, LOST, 0)
+        assert (entry.input, entry.cost, entry.estimated) == (100, COST, True)
+
+
+def test_of_two_racing_attempts_that_their_client_leaves_the_last_is_the_request_s(books, noted):
+    attempts = [attempt("bills", CANCELLED), attempt("stops", CANCELLED)]
+    books.enter(ended(attempts, outcome=CANCELLED))
+    found = {entry.upstream: (entry.kind, entry.input, entry.cost) for entry in noted.entries}
+    assert found == {"stops": ("answer", 50, 0), "bills": (EXTRA, 50, 50 * 2000)}
+
+
+def test_what_the_cache_had_costs_nothing_and_is_no_upstream_s(books, noted):
+    reply = Reply("fast", "m", cached=CacheStatus(CacheState.HIT, saved=USAGE))
+    books.enter(ended([], reply))
+    (entry,) = noted.entries
+    assert (entry.cache_hit, entry.upstream, entry.served_model) == (True, "", "m")
+    assert (entry.input, entry.cost) == (0, 0)
+    assert books.cost(reply) == 0
+
+
+def test_no_count_of_an_upstream_s_is_more_than_a_database_takes(books, noted):
+    wild = Usage(input=10**300, output=5, cached_input=10**301, reasoning=10**9)
+    books.enter(ended([attempt("fast", OK)], Reply("fast", "m\0" + "x" * 5000, usage=wild)))
+    (entry,) = noted.entries
+    assert entry.reasoning <= entry.output < entry.cached_input <= entry.input < 2**53
+    assert entry.cost < 2**63
+    assert len(entry.served_model) <= 200
+    assert "\0" not in entry.served_model
