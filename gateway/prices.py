@@ -5,10 +5,10 @@ they are added up. A model whose price nobody told has no cost, which is not the
 """
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gateway.settings import LocalProvider, Provider
+from gateway.settings.names import by_name
 from gateway.settings.prices import Price, PriceHours
 from gateway.settings.upkeep import WEEK
 from policies.schedule import Schedule, Terms, Window
@@ -85,13 +85,7 @@ def price_of(provider: Provider | LocalProvider, model: str) -> Price | None:
     if isinstance(provider, LocalProvider):
         return _NOTHING
     listed = provider.facts.prices
-    for prices in (provider.prices, {} if listed is None else listed.models):
-        if model in prices:
-            return prices[model]
-        for pattern, price in prices.items():
-            if fnmatchcase(model, pattern):
-                return price
-    return None
+    return by_name(model, provider.prices, {} if listed is None else listed.models)
 
 
 def _schedule(hours: PriceHours) -> Schedule:

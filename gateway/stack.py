@@ -14,6 +14,7 @@ from gateway.queues import Queues
 from gateway.settings import ASKED, LocalProvider, Model, Provider, Target, Timeouts
 from gateway.settings.caching import ModelCache
 from gateway.upstreams import Upstream, Upstreams
+from gateway.upstreams.terms import context_window_of
 from policies.adaptive import AdaptiveConcurrency
 from policies.admission import Admission
 from policies.balance import Balance, BalanceOptions, Group
@@ -96,7 +97,11 @@ class Stacks:
         steps = [self._members_of(model, targets, asked) for targets in model.route]
         # The steps of the route in their order: the first that answers ends the search.
         service = self._route(
-            [self._step(model, members, budget) for members, budget in zip(steps, budgets, strict=True)]
+            [
+                step
+                for members, budget in zip(steps, budgets, strict=True)
+                for step in self._steps(model, members, budget)
+            ]
         )
         # Above failover, since a broken stream may be carried on at any step.
         service = Rescue(
@@ -210,7 +215,21 @@ class Stacks:
         # Outermost: an upstream that is out costs nothing, and what the gates hold back is no failure.
         return Breaker(service, health=upstream.health, clock=parts.clock)
 
-    def _step(self, model: Model, members: Sequence[Member], budget: RetryBudget) -> Step:
+    def _steps(self, model: Model, members: Sequence[Member], budget: RetryBudget) -> list[Step]:
+        """One step of a route, and after it its larger members for prompts too long for the smaller ones."""
+        sizes = sorted({member.context_window for member in members if member.context_window is not None})
+        return [
+            self._step(model, members, budget),
+            *(
+                self._step(model, larger, budget, beyond=size)
+                for size in sizes
+                if (larger := [m for m in members if m.context_window is None or m.context_window > size])
+            ),
+        ]
+
+    def _step(
+        self, model: Model, members: Sequence[Member], budget: RetryBudget, *, beyond: int | None = None
+    ) -> Step:
         """One step of a route, from the pick outwards."""
         parts = self._parts
         balance = self._balance(model, members)
@@ -240,7 +259,16 @@ class Stacks:
                 meter=parts.meter,
             )
         names = ", ".join(dict.fromkeys(member.name for member in members))
-        return Step(names, service, another=balance.another)
+        windows = {(member.name, member.model): member.context_window for member in members}
+        known = [size for size in windows.values() if size is not None]
+        return Step(
+            names,
+            service,
+            context_window=max(known) if len(known) == len(windows) else None,
+            another=balance.another,
+            window_of=lambda attempt: windows.get((attempt.upstream, attempt.model)),
+            beyond=beyond,
+        )
 
     def _balance(self, model: Model, members: Sequence[Member]) -> Balance:
         parts = self._parts
@@ -302,6 +330,7 @@ class Stacks:
                 health=upstream.health,
                 limits=(upstream.permits,),
                 patience=wait,
+                context_window=context_window_of(upstream.provider, upstream.model),
                 latency=upstream.latency,
                 schedule=upstream.share,
             )

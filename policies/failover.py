@@ -22,7 +22,7 @@ from policies.errors import (
 )
 from policies.facts import FailedOver
 from policies.ports import Meter
-from policies.service import Call, Reply, Service
+from policies.service import Attempt, Call, Reply, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,18 @@ class Step:
     """One step of a route: a target, or a balanced group of equals.
 
     ``context_window`` is in tokens, of the largest of its members; None where it isn't known.
-    ``another`` tells whether it could now pick an upstream that isn't in ``call.attempts``.
+    ``another`` tells whether it could now pick an upstream that isn't in ``call.attempts``, and
+    ``window_of`` the window of the member that made an attempt, where its members differ. A step
+    ``beyond`` a number of tokens holds the larger ones of the step before it: it takes only a prompt that
+    was too long there, for a window of at most so many.
     """
 
     name: str
     service: Service
     context_window: int | None = None
     another: Callable[[Call], bool] | None = None
+    window_of: Callable[[Attempt], int | None] | None = None
+    beyond: int | None = None
 
     def __post_init__(self) -> None:
         if self.context_window is not None and self.context_window <= 0:
@@ -44,11 +49,17 @@ class Step:
                 f"the context window of {self.name} is {self.context_window}: give tokens above 0"
             )
 
+    def refusing(self, call: Call) -> int:
+        """The window that the call's prompt was too long for just now; 0 where it isn't known."""
+        if self.window_of is None or not call.attempts:
+            return self.context_window or 0
+        return self.window_of(call.attempts[-1]) or 0
+
 
 class Failures:
     """What went wrong on a call's way along its route, and which error tells it."""
 
-    __slots__ = ("_causes", "_pending", "_rejection", "_retry_after", "_steps", "_window")
+    __slots__ = ("_causes", "_pending", "_rejection", "_retry_after", "_steps", "_too_long", "_window")
 
     def __init__(self) -> None:
         self._causes: list[UpstreamError] = []
@@ -56,14 +67,16 @@ class Failures:
         self._pending: NoHealthyUpstream | None = None
         self._retry_after = math.inf
         self._steps = 0
+        self._too_long = False
         self._window = 0
 
-    def add(self, error: UpstreamError | NoHealthyUpstream, step: Step) -> bool:
+    def add(self, error: UpstreamError | NoHealthyUpstream, step: Step, call: Call) -> bool:
         """Take in how ``step`` failed; False when that is the caller's own error and ends the call."""
         self._steps += 1
+        self._too_long = isinstance(error, UpstreamContextTooLong)
         if isinstance(error, UpstreamRejected):
-            if isinstance(error, UpstreamContextTooLong):
-                self._window = max(self._window, step.context_window or 0)
+            if self._too_long:
+                self._window = max(self._window, step.refusing(call))
             elif self._steps == 1 and not isinstance(error, UpstreamUnsuited):
                 return False
             self._rejection = self._rejection or error
@@ -77,8 +90,11 @@ class Failures:
             self._retry_after = min(self._retry_after, error.retry_after)
         return True
 
-    def fits(self, step: Step) -> bool:
+    def fits(self, step: Step, call: Call) -> bool:
         """Whether ``step`` may take a prompt that was too long for the steps before it."""
+        if step.beyond is not None:
+            wanted = self._too_long and 0 < self._window <= step.beyond
+            return wanted and (step.another is None or step.another(call))
         return step.context_window is None or step.context_window > self._window
 
     def error(self) -> GatewayError:
@@ -122,7 +138,7 @@ class Failover:
         failures = Failures()
         failure = ""
         for step in self._order(call):
-            if not failures.fits(step):
+            if not failures.fits(step, call):
                 continue
             if failure:
                 self._meter.emit(FailedOver(call, failure, step.name))
@@ -132,7 +148,7 @@ class Failover:
                     opened = True
                     yield reply
             except (UpstreamError, NoHealthyUpstream) as error:
-                if opened or not failures.add(error, step):
+                if opened or not failures.add(error, step, call):
                     raise
                 failure = type(error).__name__
             else:

@@ -112,7 +112,8 @@ class Member:
     asked before each call: ``Permits``, one object where several accounts share a quota. A call waits
     for them up to ``patience`` seconds, where no other member is free. ``cost`` is any price on one
     scale; a lower ``priority`` goes first. An empty ``model`` stands for the one that the caller asked
-    for. ``opening`` holds the streams that still wait for their first token, oldest first.
+    for. ``context_window`` is in tokens, None where it isn't known. ``opening`` holds the streams that
+    still wait for their first token, oldest first.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Member:
     health: Health | None = None
     limits: tuple[Gate, ...] = ()
     patience: float = 0.0
+    context_window: int | None = None
     schedule: Callable[[float], float] | None = None
     latency: PeakEwma = field(default_factory=PeakEwma)
     inflight: int = field(default=0, init=False)

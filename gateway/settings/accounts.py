@@ -13,6 +13,7 @@ from gateway.settings.base import Number, Secret, Section, Text, Whole
 from gateway.settings.presets import Preset, presets
 from gateway.settings.prices import Price
 from gateway.settings.problems import Fault, faulty, nearest
+from gateway.settings.units import Tokens
 from gateway.settings.upkeep import Probe, Schedule
 
 LOCAL = "local"
@@ -66,7 +67,9 @@ class Provider(Section):
 
     `weight` is its share among equals, relative to theirs; a lower `priority` goes first where a route
     balances by it. `max_concurrency` is never exceeded. Accounts that name the same `quota` share it.
-    `bills_cancelled` None leaves it to the preset; `prices` go before the preset's, by model's name or glob.
+    `bills_cancelled` None leaves it to the preset; `prices` and `context_windows` go before the preset's,
+    by model's name or glob.
+    `compress` is for what takes compressed requests.
     """
 
     preset: str
@@ -78,11 +81,13 @@ class Provider(Section):
     max_concurrency: Whole | None = Field(default=None, ge=1)
     quota: Text | None = None
     bills_cancelled: bool | None = None
+    context_windows: Mapping[Text, Tokens] = Field(default_factory=dict)
     prices: Mapping[Text, Price] = Field(default_factory=dict)
     schedule: Schedule | None = None
     probe: Probe = Probe()
     status_page: Annotated[str, AfterValidator(_base_url)] | None = None
     headers: Mapping[HeaderName, Secret] = Field(default_factory=dict)
+    compress: Literal["gzip", "br", "zstd"] | None = None
 
     @property
     def facts(self) -> Preset:

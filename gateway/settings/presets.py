@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from gateway.settings.base import Section, Text
 from gateway.settings.prices import Prices
 from gateway.settings.problems import ConfigError
 from gateway.settings.source import read
-from gateway.settings.units import Duration
+from gateway.settings.units import Duration, Tokens
 
 Auth = Literal["bearer", "api-key", "none"]
 Operation = Literal["chat", "completions", "embeddings"]
@@ -39,6 +40,14 @@ class KeepAlive(Section):
     max_wait: Duration | None = None
 
 
+class ContextWindows(Section):
+    """Tokens that prompt and answer may have together, by model's name or glob; since when, and says who."""
+
+    as_of: date
+    source: Text
+    models: Mapping[Text, Tokens] = Field(min_length=1)
+
+
 class Preset(Section):
     """One provider. gateway/providers/presets.yaml says at its top what each member means."""
 
@@ -53,6 +62,7 @@ class Preset(Section):
     bills_cancelled: bool = True
     rename: Mapping[str, str] = Field(default_factory=dict)
     tells_cost: bool = False
+    context_windows: ContextWindows | None = None
     prices: Prices | None = None
 
 

@@ -2,6 +2,7 @@
 
 from gateway import prices
 from gateway.settings import LocalProvider, Provider
+from gateway.settings.names import by_name
 from gateway.settings.upkeep import WEEK
 from policies.schedule import Schedule, Terms, Window
 
@@ -32,6 +33,14 @@ def schedule_of(provider: Provider | LocalProvider) -> Schedule | None:
         ),
         otherwise=Terms(max_concurrency=provider.max_concurrency),
     )
+
+
+def context_window_of(provider: Provider | LocalProvider, model: str) -> int | None:
+    """How many tokens fit the model, prompt and answer together; None where nobody said."""
+    if isinstance(provider, LocalProvider):
+        return None
+    listed = provider.facts.context_windows
+    return by_name(model, provider.context_windows, {} if listed is None else listed.models)
 
 
 def price_of(provider: Provider | LocalProvider, model: str) -> float:

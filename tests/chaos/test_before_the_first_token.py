@@ -197,6 +197,24 @@ def test_a_prompt_too_long_goes_to_the_next_step(scene, stream):
 
 
 @both_kinds
+@pytest.mark.parametrize("family", ["grow", "grow-equals"])
+def test_a_prompt_too_long_goes_to_a_larger_window(scene, family, stream):
+    at = scene(family).set("status:code=400,error=context_length_exceeded", GOOD)
+    got = at.ask(stream=stream)
+    got.is_whole()
+    assert (got.upstream, at.saw(got)) == ("good", (1, 1))
+
+
+@both_kinds
+@pytest.mark.parametrize("family", ["shrink", "shrink-equals"])
+def test_a_prompt_too_long_goes_to_no_smaller_window(scene, family, stream):
+    at = scene(family).set("status:code=400,error=context_length_exceeded", GOOD)
+    got = at.ask(stream=stream)
+    got.failed(400, "context_length_exceeded")
+    assert at.saw(got) == (1, 0)
+
+
+@both_kinds
 @pytest.mark.parametrize("family", ["pair", "equals"])
 @pytest.mark.parametrize("fault", ["status:code=400,error=content_policy_violation", "status:code=422"])
 def test_the_callers_own_error_is_passed_on_as_it_is(scene, family, fault, stream):

@@ -19,9 +19,10 @@ from policies.errors import (
 )
 from policies.facts import FailedOver
 from policies.failover import Failover, Step
+from policies.observe import ObserveAttempts
 from policies.service import Attempt
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
-from tests.kit.virtual_time import run_virtual
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 DOWN = UpstreamUnavailable("down")
 POLICY = UpstreamRejected("content policy", status=400)
@@ -197,3 +198,62 @@ def test_a_route_is_checked():
         Failover([], meter=RecordingMeter())
     with pytest.raises(ValueError, match="above 0"):
         Step("a", ScriptedUpstream([["a"]]), 0)
+
+
+# Equals whose windows differ
+
+
+def equals(*scripts, windows):
+    """One step whose members are picked in turn, followed by its larger members as the stack makes them."""
+    upstreams = [ScriptedUpstream([list(script)], name="abc"[k]) for k, script in enumerate(scripts)]
+    named = dict(zip("abc", windows, strict=False))
+    meter, clock = RecordingMeter(), LoopClock()
+
+    def step(names, beyond=None):
+        members = [
+            ObserveAttempts(upstream, upstream=upstream.name, model="m", clock=clock, meter=meter)
+            for upstream in upstreams
+            if upstream.name in names
+        ]
+        known = [named[name] for name in names if named[name]]
+        largest = max(known) if len(known) == len(names) else None
+        return Step(names, members[0], largest, None, lambda attempt: named[attempt.upstream], beyond)
+
+    sizes = sorted({size for size in windows if size})
+    larger = {size: "".join(name for name in named if (named[name] or size + 1) > size) for size in sizes}
+    after = [step(names, size) for size, names in larger.items() if names]
+    return Failover([step("".join(named)), *after], meter=meter), upstreams
+
+
+def test_a_long_prompt_goes_to_a_larger_member_of_its_step():
+    service, upstreams = equals([LONG], ["ok"], windows=(8, 32))
+    assert run_virtual(read_text(service, make_call())) == "ok"
+    assert opened(upstreams) == [1, 1]
+
+
+def test_each_try_is_at_a_larger_one():
+    service, upstreams = equals([LONG], [LONG], ["ok"], windows=(8, 16, 32))
+    assert run_virtual(read_text(service, make_call())) == "ok"
+    assert opened(upstreams) == [1, 1, 1]
+    service, upstreams = equals([LONG], [LONG], [LONG], windows=(16, 8, 32))
+    assert error_of(service) is LONG
+    assert opened(upstreams) == [1, 0, 1]
+
+
+@pytest.mark.parametrize("windows", [(32, 8), (8, 8), (None, 8)])
+def test_smaller_and_equal_ones_are_not_asked(windows):
+    service, upstreams = equals([LONG], ["ok"], windows=windows)
+    assert error_of(service) is LONG
+    assert opened(upstreams) == [1, 0]
+
+
+def test_one_of_unknown_size_is_asked():
+    service, upstreams = equals([LONG], ["ok"], windows=(8, None))
+    assert run_virtual(read_text(service, make_call())) == "ok"
+    assert opened(upstreams) == [1, 1]
+
+
+def test_larger_members_take_nothing_but_long_prompts():
+    service, upstreams = equals([DOWN], ["ok"], windows=(8, 32))
+    assert error_of(service) is DOWN
+    assert opened(upstreams) == [1, 0]

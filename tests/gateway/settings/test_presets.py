@@ -6,7 +6,8 @@ import yaml
 from pydantic import ValidationError
 
 from gateway.providers.accounts import accounts_of
-from gateway.settings import Preset, Provider, presets
+from gateway.settings import LocalProvider, Preset, Provider, presets
+from gateway.upstreams.terms import context_window_of
 
 ROOT = Path(__file__).parents[3]
 SERVICES = "azure cloudflare deepseek gemini groq huggingface mistral nvidia openai openrouter qwen together"
@@ -85,6 +86,16 @@ def test_a_cancelled_stream_is_billed_unless_somebody_says_otherwise():
     }
     accounts = accounts_of(providers, {})
     assert [accounts[name][0].bills_cancelled for name in "abcd"] == [False, True, True, False]
+
+
+def test_a_models_window_is_the_accounts_then_the_presets():
+    own = Provider(preset="openai", api_key="k", context_windows={"gpt-4o": "64k", "gpt-*": 8192})
+    listed = Provider(preset="openai", api_key="k")
+    names = ["gpt-4o", "gpt-4.1", "other"]
+    assert [context_window_of(own, name) for name in names] == [64_000, 8192, None]
+    assert [context_window_of(listed, name) for name in names] == [128_000, 1_047_576, None]
+    assert context_window_of(Provider(preset="deepseek", api_key="k"), "deepseek-flash") == 1_000_000
+    assert context_window_of(LocalProvider(preset="local"), "smollm2-135m-moe") is None
 
 
 def test_an_unknown_member_is_refused():

@@ -94,6 +94,10 @@ BAD_FILES = {
         "providers:\n  ds: {preset: deepsek, api_key: k}\n",
         "2: providers.ds.preset: there is no such preset; did you mean 'deepseek'?",
     ),
+    "a context window with another unit": (
+        "providers:\n  gpu:\n    preset: vllm\n    context_windows:\n      qwen: 32K\n",
+        "5: providers.gpu.context_windows.qwen: must be a number of tokens, such as 131072, 128k or 1M",
+    ),
     "no preset": (
         "providers:\n  ds:\n    api_key: k\n",
         "2: providers.ds.preset: missing",

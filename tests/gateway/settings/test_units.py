@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings.env import BadReference, expand
-from gateway.settings.units import duration, percent, period, size
+from gateway.settings.units import duration, percent, period, size, tokens
 
 WHOLE = st.integers(min_value=0, max_value=10**9)
 
@@ -105,3 +105,16 @@ def test_a_variable_wins_over_its_default_unless_empty(value, default):
 def test_what_is_no_reference(text):
     with pytest.raises(BadReference, match=r"write \$\{NAME\}"):
         expand(text, {"A": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("128k", 128_000), ("1M", 10**6), ("1.5k", 1500), (8192, 8192), (1, 1)]
+)
+def test_tokens(text, count):
+    assert tokens(text) == count
+
+
+@pytest.mark.parametrize("text", ["8192", "128K", "128kB", "1.0005k", "0k", 0, -1, True, 1.5, None])
+def test_what_is_no_number_of_tokens(text):
+    with pytest.raises(ValueError, match="must be a number of tokens, such as 131072, 128k or 1M"):
+        tokens(text)
