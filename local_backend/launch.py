@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from local_backend.clock import now
+from local_backend.engine.decode_graphs import DecodeGraphs, can_record
 from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentFormat, LatentPool
 from local_backend.engine.runner import CPU_ROWS, ModelRunner
@@ -111,7 +112,10 @@ def build_service(
     )
     latents = LatentPool(config, blocks, BLOCK_SIZE, device, form)
     rows = CPU_ROWS if device.type == "cpu" else options.max_concurrency
-    engine = Engine(ModelRunner(model, latents, device, rows), engine_options)
+    graphs = None
+    if latents.has_paged_kernel and can_record(device) and model.config.dual_chunk is None:
+        graphs = DecodeGraphs(model, latents, rows, -(-max_length // BLOCK_SIZE))
+    engine = Engine(ModelRunner(model, latents, device, rows, graphs), engine_options)
     generation = folder.path / deepseek_io.GENERATION_CONFIG
     fingerprint = hashlib.sha256(f"{folder.path.name}:{dtype}:{torch.__version__}".encode()).hexdigest()[:10]
     facts = ModelFacts(

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from local_backend.kernels import fp8_latents
+from local_backend.kernels.dispatch import Kernel, capabilities, mla_decode
+from local_backend.kernels.mla_decode import Pages
 from local_backend.model.config import DeepseekConfig
 
 
@@ -29,6 +32,12 @@ class LatentFormat:
         return config.num_hidden_layers * size * self.width(config) * self.kept.itemsize
 
 
+def paged_kernel(config: DeepseekConfig, device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether the device has a kernel that decodes over blocks of `size` tokens."""
+    shape = config.kv_lora_rank, config.qk_rope_head_dim, size
+    return mla_decode(capabilities(device), dtype, *shape) is not Kernel.REFERENCE
+
+
 @dataclass(frozen=True)
 class Extent:
     """A forward pass computes the positions [start, end) of a sequence whose latents lie in `blocks`."""
@@ -39,7 +48,10 @@ class Extent:
 
 
 class LatentPool:
-    """One tensor [layers, blocks, size, width]; on a CPU a block takes memory once it is written."""
+    """One tensor [layers, blocks, size, width]; on a CPU a block takes memory once it is written.
+
+    `spare` is a block beyond those asked for, for rows that nobody reads.
+    """
 
     def __init__(
         self,
@@ -51,13 +63,22 @@ class LatentPool:
     ) -> None:
         self.rank = config.kv_lora_rank
         self.form = form
-        shape = (config.num_hidden_layers, blocks, size, form.width(config))
+        self.spare = blocks
+        shape = (config.num_hidden_layers, blocks + 1, size, form.width(config))
+        self.has_paged_kernel = form.kept == form.read and paged_kernel(config, device, form.read, size)
         if device.type == "cpu":
             # numpy asks the system for zeroed pages, made when written; torch would write them all now.
             zeros = np.zeros((*shape[:-1], shape[-1] * form.kept.itemsize), np.uint8)
             self.planes = torch.from_numpy(zeros).view(form.kept)
         else:
             self.planes = torch.zeros(shape, device=device, dtype=form.kept)
+
+    def write(self, layer: int, slots: Tensor, latents: Tensor) -> None:
+        """Store latents [rows, tokens, latent_dim] at slots [rows * tokens], each block * size + place."""
+        flat = self.planes[layer].flatten(0, 1)
+        rows = latents.flatten(0, 1)
+        packed = fp8_latents.pack(rows, self.rank) if flat.dtype == torch.uint8 else rows.to(flat.dtype)
+        flat.index_copy_(0, slots, packed)
 
     def view(self, extents: Sequence[Extent]) -> "PagedView":
         """The rows of one forward pass; all extents are of the same length."""
@@ -81,20 +102,31 @@ class PagedView:
             for position in range(extent.start, extent.end)
         ]
         self._slots = torch.tensor(slots, device=device)
-        used = [list(extent.blocks[: -(-extent.end // size)]) for extent in extents]
+        self._used = [list(extent.blocks[: -(-extent.end // size)]) for extent in extents]
         self._where = [
             slice(ids[0], ids[-1] + 1)
             if ids == list(range(ids[0], ids[-1] + 1))
             else torch.tensor(ids, device=device)
-            for ids in used
+            for ids in self._used
         ]
 
     def write(self, layer: int, latents: Tensor) -> None:
         """Store latents [rows, tokens, latent_dim] of the positions that this pass computes."""
-        flat = self._pool.planes[layer].flatten(0, 1)
-        rows = latents.flatten(0, 1)
-        packed = fp8_latents.pack(rows, self._pool.rank) if flat.dtype == torch.uint8 else rows.to(flat.dtype)
-        flat.index_copy_(0, self._slots, packed)
+        self._pool.write(layer, self._slots, latents)
+
+    def pages(self, layer: int) -> Pages | None:
+        """The same for a kernel that reads blocks where they lie; None where there is none."""
+        if not self._pool.has_paged_kernel:
+            return None
+        return Pages(self._pool.planes[layer], *self._tables)
+
+    @cached_property
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        device = self._pool.planes.device
+        width = max(len(blocks) for blocks in self._used)
+        tables = [[*blocks, *[0] * (width - len(blocks))] for blocks in self._used]
+        lengths = torch.tensor(self.lengths, dtype=torch.int32, device=device)
+        return torch.tensor(tables, dtype=torch.int32, device=device), lengths
 
     def read(self, layer: int, row: int) -> Tensor:
         """A row's latents up to the last of its positions, [length, latent_dim]."""

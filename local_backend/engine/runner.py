@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from local_backend.engine.decode_graphs import DecodeGraphs
 from local_backend.engine.latents import Extent, LatentPool
 from local_backend.engine.request import Sequence
 from local_backend.engine.scheduler import Chunk
@@ -32,13 +33,19 @@ class ModelRunner:
     """The model and its cache's memory. Used by the engine's thread alone."""
 
     def __init__(
-        self, model: DeepseekV3, latents: LatentPool, device: torch.device, rows: int = CPU_ROWS
+        self,
+        model: DeepseekV3,
+        latents: LatentPool,
+        device: torch.device,
+        rows: int = CPU_ROWS,
+        graphs: DecodeGraphs | None = None,
     ) -> None:
-        """`rows` is how many generated tokens one pass runs at most."""
+        """`rows` is how many generated tokens one pass runs at most; `graphs` runs them where it can."""
         self._model = model
         self._latents = latents
         self._device = device
         self.rows = rows
+        self._graphs = graphs
 
     @torch.inference_mode()
     def prefill(self, chunk: Chunk) -> Tensor | None:
@@ -55,10 +62,13 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, rows: Series[Row]) -> Tensor:
         """Cache at most `self.rows` generated tokens; the logits after each, float32 [rows, vocab_size]."""
-        ids = torch.tensor([[row.sequence.token(row.position)] for row in rows], device=self._device)
+        extents = [_extent(row.sequence, row.position, row.position + 1) for row in rows]
+        tokens = [row.sequence.token(row.position) for row in rows]
+        if self._graphs is not None:
+            return self._graphs(tokens, extents).cpu()
+        ids = torch.tensor(tokens, device=self._device)[:, None]
         positions = torch.tensor([[row.position] for row in rows], device=self._device)
-        view = self._latents.view([_extent(row.sequence, row.position, row.position + 1) for row in rows])
-        hidden = self._model(ids, positions, view)
+        hidden = self._model(ids, positions, self._latents.view(extents))
         return self._model.logits(hidden[:, -1]).cpu()
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from local_backend.kernels import mla_decode
+from local_backend.kernels.mla_decode import Pages
 from local_backend.model.config import DeepseekConfig
 from local_backend.model.dual_chunk import ChunkedQueries, ChunkRotary
 from local_backend.model.linear import Projection
@@ -34,6 +36,9 @@ class LatentView(Protocol):
 
     def read(self, layer: int, row: int) -> Tensor:
         """The latents of a row up to the last of its positions, [length, latent_dim]."""
+
+    def pages(self, layer: int) -> Pages | None:
+        """All rows as a paged kernel reads them, where the device has one."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,21 @@ class MultiHeadLatentAttention(nn.Module):
         k_rope = rotate(k_rope, cos, sin, self.rope_interleave)
         span.cache.write(self.layer, torch.cat([self.kv_a_layernorm(compressed), k_rope], dim=-1))
 
-        attended = [self._attend(q_nope[row], q_rope[row], span, row) for row in range(rows)]
-        output: Tensor = self.o_proj(torch.stack(attended))
+        pages = span.cache.pages(self.layer) if tokens == 1 and span.chunked is None else None
+        if pages is not None:
+            attended = self._attend_paged(q_nope[:, 0], q_rope[:, 0], pages)[:, None]
+        else:
+            each = [self._attend(q_nope[row], q_rope[row], span, row) for row in range(rows)]
+            attended = torch.stack(each)
+        output: Tensor = self.o_proj(attended)
         return output
+
+    def _attend_paged(self, q_nope: Tensor, q_rope: Tensor, pages: Pages) -> Tensor:
+        """The absorbed form for one query a row, [rows, heads, *], by one kernel for all rows."""
+        w_uk, w_uv = self._up_projections()
+        query = torch.cat([torch.einsum("thn,hnr->thr", q_nope, w_uk), q_rope], dim=-1)
+        attended = mla_decode.decode(query, pages, self.kv_lora_rank, self.softmax_scale)
+        return torch.einsum("thr,hvr->thv", attended, w_uv).flatten(1)
 
     def _attend(self, q_nope: Tensor, q_rope: Tensor, span: Span, row: int) -> Tensor:
         """One row's queries [tokens, heads, *], not rotated yet with chunks, -> [tokens, heads * v]."""
