@@ -14,7 +14,7 @@ from gateway.stores.ledger import EXTRA, Entry
 from policies.billing import billed_attempts
 from policies.consumption import consumption
 from policies.errors import GatewayError
-from policies.service import LOST, OK, Attempt, Call, Operation, Reply, Usage
+from policies.service import LOST, OK, Attempt, Call, Estimate, Operation, Reply, Usage
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
@@ -49,7 +49,7 @@ class Bookkeeping:
         ledger: Ledger,
         tariffs: Tariffs,
         *,
-        estimate: Callable[[Call], Usage],
+        estimate: Callable[[Call], Estimate | Usage],
         bills_cancelled: Callable[[str], bool],
         wall_time: Callable[[], float],
     ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from policies.errors import GatewayError
-from policies.service import Call, Reply, Usage
+from policies.service import Call, Estimate, Reply, Usage
 
 _CHARACTERS_PER_TOKEN = 4
 _NOTHING = Usage()
@@ -28,7 +28,7 @@ def consumption(
     failure: GatewayError | None,
     *,
     characters: int,
-    estimate: Callable[[Call], Usage],
+    estimate: Callable[[Call], Estimate | Usage],
 ) -> Consumption:
     """What a call that is over used, of whose answer so many ``characters`` were delivered.
 
