@@ -83,7 +83,10 @@ class Ledger:
         """Write what is noted, until cancelled."""
         while True:
             await self._clock.sleep(self._options.interval)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:  # noqa: BLE001 - a defect in one batch must not end all that come after it
+                _LOG.exception("the usage ledger could not be written")
 
     async def prune(self) -> None:
         """Delete rows that are older than ``keep``, until cancelled. The daily sums stay."""
