@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from gateway import __version__
-from gateway.commands import keys, upstreams, usage
+from gateway.commands import audit, keys, tenants, tiers, upstreams, usage
 from gateway.settings import ConfigError, Settings, load
 
 BAD_CONFIGURATION = 2
@@ -22,8 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(tiers.app, name="tiers")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(upstreams.app, name="upstreams")
 app.command("usage")(usage.show)
+app.command("audit")(audit.show)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ConfigOption = Annotated[

@@ -20,7 +20,7 @@ class AdminClient:
 
     def __init__(self, url: str, admin_key: str | None) -> None:
         if not admin_key:
-            _fail(
+            fail(
                 "no admin key: give --admin-key or set TIDEGATE_ADMIN_KEY (it was printed at the first start)"
             )
         self._url = url.rstrip("/")
@@ -34,13 +34,35 @@ class AdminClient:
         """The answer as it is."""
         return self._send("GET", path, params=params).text
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def get_pages(self, path: str, params: dict[str, str]) -> list[Any]:
+        """The items of a list that comes in pages."""
+        response = self._send("GET", path, params=params)
+        items: list[Any] = response.json()
+        while following := response.links.get("next"):
+            response = self._send("GET", following["url"])
+            items += response.json()
+        return items
+
+    def get_state(self, path: str) -> tuple[Any, str] | None:
+        """What is at ``path`` with its ETag; None where there is nothing."""
+        response = self._send("GET", path, allowed=(404,))
+        return None if response.is_error else (response.json(), response.headers["etag"])
+
+    def post(self, path: str, body: dict[str, Any], params: dict[str, str] | None = None) -> Any:
         """Send ``body``; the answer's JSON."""
-        return self._call("POST", path, json=body)
+        return self._call("POST", path, json=body, params=params)
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """Create what is at ``path``; the answer's JSON."""
+        return self._call("PUT", path, json=body, headers={"if-none-match": "*"})
+
+    def patch(self, path: str, body: dict[str, Any], etag: str = "*") -> Any:
+        """Change what is at ``path``, if it is as ``etag`` says; the answer's JSON."""
+        return self._call("PATCH", path, json=body, headers={"if-match": etag})
 
     def delete(self, path: str) -> None:
-        """Delete what is at ``path``."""
-        self._call("DELETE", path)
+        """Delete what is at ``path``, whatever its state."""
+        self._call("DELETE", path, headers={"if-match": "*"})
 
     @staticmethod
     def print_json(value: Any) -> None:
@@ -51,13 +73,22 @@ class AdminClient:
         response = self._send(method, path, **options)
         return response.json() if response.content else None
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        allowed: tuple[int, ...] = (),
+        **options: Any,
+    ) -> httpx.Response:
+        sent = {**self._headers, **(headers or {})}
         try:
-            response = httpx.request(method, self._url + path, headers=self._headers, **options)
+            response = httpx.request(method, self._url + path, headers=sent, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            _fail(f"can't reach {self._url}: {error}")
-        if response.is_error:
-            _fail(_detail(response))
+            fail(f"can't reach {self._url}: {error}")
+        if response.is_error and response.status_code not in allowed:
+            fail(_detail(response))
         return response
 
 
@@ -68,6 +99,7 @@ def _detail(response: httpx.Response) -> str:
         return f"HTTP {response.status_code}"
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
+    """Say what went wrong, and end with exit code 1."""
     typer.echo(f"tidegate: {message}", err=True)
     raise typer.Exit(1)

@@ -4,11 +4,18 @@ import pytest
 
 from tests.kit import processes
 from tests.kit.chat import PROMPT
+from tests.kit.postgres import postgres
 
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory):
     with processes.faulty_upstream(tmp_path_factory.mktemp("upstream")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    with postgres() as running:
         yield running
 
 

@@ -47,7 +47,67 @@ def test_a_key_for_a_person_is_printed_by_itself_on_the_first_line(keys):
     assert re.fullmatch(r"tg-[A-Za-z0-9]{32}", made.stdout.splitlines()[0])
 
 
+def test_a_key_is_changed_and_rotated(keys, gateway):
+    key = json.loads(keys("create", "k", "--limit", "requests=5/minute", "--json").stdout)
+    changed = keys(
+        "update", key["id"], "--name", "other", "--model", "plain", "--expires", "2090-01-01T00:00:00Z"
+    )
+    assert (changed.returncode, "other" in changed.stdout, "2090" in changed.stdout) == (0, True, True)
+    again = json.loads(keys("update", key["id"], "--expires", "never", "--all-models", "--json").stdout)
+    assert (again[0]["expires"], again[0]["models"], again[0]["limits"]) == (
+        None,
+        None,
+        {"requests": "5/minute"},
+    )
+    rotated = json.loads(keys("rotate", key["id"], "--grace", "1h", "--json").stdout)
+    for secret in (key["key"], rotated["key"]):
+        with gateway.client(secret) as client:
+            assert client.get("/v1/models").status_code == 200
+    keys("delete", key["id"])
+
+
+def test_tiers_and_tenants_and_who_changed_them(gateway):
+    def call(*argv):
+        done = run(*argv, TIDEGATE_URL=gateway.url, TIDEGATE_ADMIN_KEY=ADMIN_KEY)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    made = call(
+        "tiers",
+        "set",
+        "shell",
+        "--limit",
+        "requests=10/minute,50/day",
+        "--limit",
+        "concurrency=2",
+        "--share",
+        "10%",
+    )
+    assert "requests 10/minute, 50/day; concurrency 2" in made
+    call("tiers", "set", "shell", "--limit", "concurrency=", "--max-wait", "20s")
+    (shown,) = json.loads(call("tiers", "show", "shell", "--json"))
+    assert (shown["limits"], shown["share"]) == ({"requests": ["10/minute", "50/day"]}, "10%")
+    assert shown["queue"] == {"max_wait": "20s"}
+    call("tenants", "set", "shell", "--tier", "shell", "--limit", "spend=50/month")
+    assert "spend 50/month" in call("tenants", "list")
+    assert "default" in call("tiers", "list")
+    call("tenants", "delete", "shell")
+    assert call("tiers", "delete", "shell") == "deleted shell\n"
+    entries = json.loads(call("audit", "--name", "shell", "--json"))
+    assert [(entry["subject"], entry["action"]) for entry in entries[:3]] == [
+        ("tier", "delete"),
+        ("tenant", "delete"),
+        ("tenant", "create"),
+    ]
+    assert "declared" not in call("audit", "--limit", "3")
+
+
 WRONG = [
+    (["tiers", "set", "x", "--limit", "requests"], {}, "requests=10/minute"),
+    (["tiers", "set", "x", "--limit", "requests=ten"], {}, "must be an amount"),
+    (["tiers", "show", "nope"], {}, "nope"),
+    (["tiers", "delete", "default"], {}, "built in"),
+    (["audit", "--since", "yesterday"], {}, "since"),
     (["keys", "show", "key_nope"], {}, "key_nope"),
     (["keys", "delete", "key_nope"], {}, "key_nope"),
     (["keys", "create", "x", "--expires", "tomorrow"], {}, "expires"),

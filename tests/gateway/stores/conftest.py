@@ -3,13 +3,6 @@
 import pytest
 
 from gateway.stores.database import migrate, open_database
-from tests.kit.postgres import postgres
-
-
-@pytest.fixture(scope="session")
-def postgres_server():
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
