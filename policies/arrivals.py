@@ -24,8 +24,12 @@ class ReadWatch(Protocol):
         """The wait was cancelled: raises what to raise instead, if this watch did it."""
         ...
 
-    def end(self, *, content: bool) -> None:
-        """Something came, or the end; ``content`` tells whether it is a part of the answer."""
+    def content_came(self) -> None:
+        """The wait is over: a part of the answer came."""
+        ...
+
+    def nothing_came(self) -> None:
+        """It is over: whatever came, or the end, is no part of the answer."""
         ...
 
 
@@ -73,7 +77,10 @@ class _OneByOne(Arrivals):
                 self.watch.cancelled()
             raise
         if self.watch is not None:
-            self.watch.end(content=event is not None and event.content)
+            if event is not None and event.content:
+                self.watch.content_came()
+            else:
+                self.watch.nothing_came()
         if event is not None:
             self.arrived.append(event)
         return event is not None

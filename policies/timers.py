@@ -138,9 +138,11 @@ class _SilenceWatch(Watch):
         if self.stop():
             raise self._timers.expired(self._call, self._timer, self._limit) from None
 
-    def end(self, *, content: bool) -> None:
-        if content:
-            self.left = self._limit
-        elif self.since is not None:
+    def content_came(self) -> None:
+        self.since = None
+        self.left = self._limit
+
+    def nothing_came(self) -> None:
+        if self.since is not None:
             self.left -= self._now() - self.since
         self.since = None

@@ -128,7 +128,7 @@ class _ChunkStream(Arrivals):
     def at_hand(self) -> bool:
         return bool(self.arrived)
 
-    async def read(self) -> bool:  # noqa: C901 - in one piece, as every call in it is one for each event
+    async def read(self) -> bool:  # noqa: C901, PLR0912 - in one piece, as a call would be one for each event
         if self._ended:
             if self._failure is not None:
                 raise self._failure
@@ -153,7 +153,10 @@ class _ChunkStream(Arrivals):
                 self._take(data)
         if watch is not None:
             arrived = self.arrived
-            watch.end(content=bool(arrived) and (arrived[0].content or any(e.content for e in arrived)))
+            if arrived and (arrived[0].content or any(event.content for event in arrived)):
+                watch.content_came()
+            else:
+                watch.nothing_came()
         return True
 
     def _take(self, data: bytes) -> None:
