@@ -61,10 +61,12 @@ def run(folder: Path, upstream_url: str, seconds: float, *, outage: bool) -> Non
     admitted = [answer for answer in answers if answer.status == 200]
     bound = AMOUNT + RATE * max(answer.sent for answer in answers)
     above = most_in_a_window(answers, RATE) - AMOUNT
+    statuses = sorted({answer.status for answer in answers})
     what = "server killed and restarted" if outage else "left alone"
     print(
-        f"{what}: offered {len(answers)}, let in {len(admitted)} of {bound:.1f} "
-        f"({len(admitted) / bound:.1%}), worst window {above:+.1f}, statuses {sorted({answer.status for answer in answers})}"
+        f"{what}: {len(answers)} offered, {len(admitted)} let in of {bound:.1f} "
+        f"({len(admitted) / bound:.1%}), worst window {above:+.1f}, statuses {statuses}",
+        flush=True,
     )
 
 

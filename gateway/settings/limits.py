@@ -126,7 +126,7 @@ Amounts = Annotated[tuple[Amount, ...], BeforeValidator(_listed), Field(json_sch
 
 
 class Limits(Section):
-    """What may be used: nothing is limited that isn't named. `spend` is in the currency of the prices.
+    """What may be used: nothing is limited that isn't named. `spend` is in US dollars.
 
     `concurrency` is how many calls may be under way at a time.
     """
