@@ -63,7 +63,7 @@ class State(Generic[D]):
             "name": self.name,
             "source": self.source,
             "version": None if stored is None else stored.version,
-            "changed": None if stored is None else moment(stored.changed).isoformat(),
+            "changed": None if stored is None else moment(stored.changed).isoformat().replace("+00:00", "Z"),
             **self.definition.model_dump(mode="json"),
             "limits": self.definition.limits.written(),
         }
