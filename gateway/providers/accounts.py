@@ -36,6 +36,7 @@ def _remote(name: str, provider: Provider) -> list[Account]:
             stream_usage=provider.facts.stream_usage,
             rename=provider.facts.rename,
             prefill=provider.facts.prefill,
+            compress=provider.compress,
             bills_cancelled=(
                 provider.facts.bills_cancelled
                 if provider.bills_cancelled is None
