@@ -4,6 +4,7 @@ Exit codes: 0 fine, 2 a wrong argument or configuration, 1 anything else.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from math import inf
@@ -125,8 +126,9 @@ def _serve(options: argparse.Namespace) -> int:
 
     if options.parent_pid is not None:
         exit_with_parent(options.parent_pid)
-    sock = bind(options.host, options.port)
-    from local_backend.launch import ServeOptions, serve  # noqa: PLC0415
+    is_follower = int(os.environ.get("RANK", "0")) > 0
+    sock = None if is_follower else bind(options.host, options.port)
+    from local_backend.launch import ServeOptions, follow, serve  # noqa: PLC0415
 
     wanted = ServeOptions(
         model=options.model,
@@ -146,6 +148,9 @@ def _serve(options: argparse.Namespace) -> int:
         drain=options.drain,
         started=started,
     )
+    if sock is None:
+        follow(wanted)
+        return 0
     with sock:
         serve(wanted, sock)
     return 0

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
 from local_backend.model.long_context import Extension
+from local_backend.model.model import DeepseekV3
+from local_backend.parallel import lockstep
+from local_backend.parallel.group import ParallelGroup
 from local_backend.serve import server
 from local_backend.serve.job import ModelFacts
 from local_backend.serve.logs import configure_logging
@@ -59,29 +63,57 @@ class ServeOptions:
     started: float
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, as much of it as this process holds, and the memory of its cache."""
+
+    folder: ModelFolder
+    model: DeepseekV3
+    latents: LatentPool
+    max_length: int
+    device: torch.device
+    dtype: torch.dtype
+    group: ParallelGroup
+
+
 def serve(options: ServeOptions, sock: socket.socket) -> None:
     """Prepare, load and serve until a signal. Raises BackendError with a message for the user."""
+    loaded = load(options)
+    service = build_service(loaded, options)
+    facts = {
+        "device": str(loaded.device),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "processes": loaded.group.size,
+    }
+    log.info("loaded", extra={"facts": {**facts, "seconds": round(now() - options.started, 2)}})
+    if loaded.group.size > 1:
+        lockstep.lead(loaded.model)
+    try:
+        server.run(build_app(service), service.engine, sock, options.drain)
+    finally:
+        if loaded.group.size > 1:
+            lockstep.dismiss()
+
+
+def follow(options: ServeOptions) -> None:
+    """Hold a share of the model for the process that serves, until it ends."""
+    # torchrun signals all its processes; the leader still needs us while it drains.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    loaded = load(options)
+    lockstep.follow(loaded.model, loaded.latents)
+
+
+def load(options: ServeOptions) -> Loaded:
+    """Load the model, or this process's share of it."""
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
+    group = lockstep.join(device)
     folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
     configure_logging()
     # Loading has threads of its own, which must not each start a team of torch's.
     torch.set_num_threads(1)
-    service = build_service(folder, options, device, dtype)
-    torch.set_num_threads(options.threads or default_threads())
-    facts = {
-        "device": str(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-    }
-    log.info("loaded", extra={"facts": {**facts, "seconds": round(now() - options.started, 2)}})
-    server.run(build_app(service), service.engine, sock, options.drain)
-
-
-def build_service(
-    folder: ModelFolder, options: ServeOptions, device: torch.device, dtype: torch.dtype
-) -> Service:
-    """Load the model and wire everything behind the endpoints."""
     config = load_config(folder.path)
     max_length = options.max_length or config.max_position_embeddings
     model = load_model(
@@ -91,6 +123,7 @@ def build_service(
         dtype,
         quantization=Quantization(options.quantization),
         extension=Extension(options.extend),
+        group=group,
     )
     activations = activation_dtype(device, dtype)
     form = LatentFormat(_KEPT.get(options.cache_dtype, activations), activations)
@@ -100,33 +133,47 @@ def build_service(
             f"--cache-memory {options.cache_memory} holds {blocks * BLOCK_SIZE} tokens, a sequence may have "
             f"{max_length}; give it more memory or a smaller --max-length"
         )
+    latents = LatentPool(config, blocks, BLOCK_SIZE, device, form)
+    torch.set_num_threads(options.threads or default_threads())
+    return Loaded(folder, model, latents, max_length, device, dtype, group)
+
+
+def build_service(loaded: Loaded, options: ServeOptions) -> Service:
+    """Wire everything behind the endpoints."""
+    config, folder, device, dtype = loaded.model.config, loaded.folder, loaded.device, loaded.dtype
     engine_options = EngineOptions(
         max_queue=options.max_queue,
-        max_length=max_length,
+        max_length=loaded.max_length,
         vocab_size=config.vocab_size,
         eos_token_ids=config.eos_token_ids,
-        blocks=blocks,
+        blocks=loaded.latents.spare,
         block_size=BLOCK_SIZE,
         model=folder.model_id,
         scheduling=choose_scheduling(options.max_concurrency, device, dtype),
     )
-    latents = LatentPool(config, blocks, BLOCK_SIZE, device, form)
-    rows = CPU_ROWS if device.type == "cpu" else options.max_concurrency
-    graphs = None
-    if latents.has_paged_kernel and can_record(device) and model.config.dual_chunk is None:
-        graphs = DecodeGraphs(model, latents, rows, -(-max_length // BLOCK_SIZE))
-    engine = Engine(ModelRunner(model, latents, device, rows, graphs), engine_options)
+    engine = Engine(build_runner(loaded, options.max_concurrency), engine_options)
     generation = folder.path / deepseek_io.GENERATION_CONFIG
     fingerprint = hashlib.sha256(f"{folder.path.name}:{dtype}:{torch.__version__}".encode()).hexdigest()[:10]
     facts = ModelFacts(
         model_id=folder.model_id,
-        max_length=max_length,
+        max_length=loaded.max_length,
         default_max_tokens=options.default_max_tokens,
         vocab_size=config.vocab_size,
         sampling_defaults=deepseek_io.read_json(generation) if generation.exists() else {},
         fingerprint=fingerprint,
     )
     return Service(engine, Tokenizer(folder.path), facts, Metrics(engine))
+
+
+def build_runner(loaded: Loaded, max_concurrency: int) -> ModelRunner:
+    """Run the model, its decoding as CUDA graphs where nothing stands against it."""
+    model, latents, device = loaded.model, loaded.latents, loaded.device
+    rows = CPU_ROWS if device.type == "cpu" else max_concurrency
+    graphs = None
+    is_plain = loaded.group.size == 1 and model.config.dual_chunk is None
+    if is_plain and latents.has_paged_kernel and can_record(device):
+        graphs = DecodeGraphs(model, latents, rows, -(-loaded.max_length // BLOCK_SIZE))
+    return ModelRunner(model, latents, device, rows, graphs)
 
 
 def choose_device(name: str) -> torch.device:

@@ -94,6 +94,7 @@ class PagedView:
 
     def __init__(self, pool: LatentPool, extents: Sequence[Extent]) -> None:
         self._pool = pool
+        self.extents = extents
         size, device = pool.planes.shape[2], pool.planes.device
         self.lengths = [extent.end for extent in extents]
         slots = [

@@ -23,15 +23,32 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """`python -m local_backend serve` as a context manager; ready when entered, gone when left."""
+    """`python -m local_backend serve` as a context manager; ready when entered, gone when left.
 
-    def __init__(self, *arguments: str) -> None:
+    `processes` of them are started by torchrun; such a group must be terminated and waited for.
+    """
+
+    def __init__(self, *arguments: str, processes: int = 1) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._arguments = [*arguments, "--threads", "1", "--parent-pid", str(os.getpid())]
+        self._launcher = [sys.executable]
+        self._arguments = [*arguments, "--threads", "1"]
+        if processes == 1:
+            self._arguments += ["--parent-pid", str(os.getpid())]
+        else:
+            torchrun = ["torch.distributed.run", "--nproc-per-node", str(processes)]
+            self._launcher += ["-m", *torchrun, "--master-port", str(free_port())]
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "local_backend", "serve", "--port", str(self.port), *self._arguments]
+        command = [
+            *self._launcher,
+            "-m",
+            "local_backend",
+            "serve",
+            "--port",
+            str(self.port),
+            *self._arguments,
+        ]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():

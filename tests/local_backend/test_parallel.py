@@ -15,6 +15,7 @@ from local_backend.weights.load import load_config, load_model
 from tests.local_backend import rank
 from tests.local_backend.conftest import make_oracle
 from tests.local_backend.oracle import run
+from tests.local_backend.server_process import ServerProcess
 
 CPU = torch.device("cpu")
 IDS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(1))
@@ -58,6 +59,21 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     for process in ranks:
         process.join(timeout=60)
     assert [process.exitcode for process in ranks] == [0, 0]
+
+
+def test_two_processes_serve_one_model(tiny_folder: Path) -> None:
+    body = {"model": "tiny", "prompt": "one two three", "max_tokens": 30, "temperature": 0}
+    body["logit_bias"] = {"2": -100}
+    arguments = "--model", str(tiny_folder), "--dtype", "float32", "--max-length", "512"
+    with ServerProcess(*arguments) as alone:
+        expected = alone.post("/v1/completions", body).json()["choices"][0]["text"]
+    with ServerProcess(*arguments, processes=2) as both:
+        answers = [both.post("/v1/completions", body).json() for _ in range(2)]
+        assert [answer["choices"][0]["text"] for answer in answers] == [expected] * 2
+        both.terminate()
+        _, logged = both.wait(60)
+    assert '"processes": 2' in logged
+    assert "Traceback" not in logged.split("SIGTERM", 1)[0]
 
 
 def test_what_cannot_be_shared_equally_is_refused_by_name(tmp_path: Path) -> None:
