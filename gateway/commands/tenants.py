@@ -9,7 +9,7 @@ from gateway.commands.definitions import LimitOption, ZoneOption, change, show_a
 from gateway.commands.tables import path_of
 
 app = typer.Typer(help="List, show, set and delete tenants.", no_args_is_help=True)
-_COLUMNS = ("name", "source", "version", "limits", "tier", "zone")
+_COLUMNS = ("name", "source", "version", "limits", "tier", "zone", "note")
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 
 
@@ -36,13 +36,16 @@ def set_tenant(  # noqa: PLR0913, PLR0917 - the options of a tenant
         str | None, typer.Option(help="The tier of its keys that name none.", show_default=False)
     ] = None,
     zone: ZoneOption = None,
+    note: Annotated[
+        str | None, typer.Option(help="What people should know of it.", show_default=False)
+    ] = None,
     url: AdminUrl = DEFAULT_URL,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given of a tenant and leave the rest, or make it. In force within a second."""
     client = AdminClient(url, admin_key)
-    fields = {"tier": tier, "zone": zone}
+    fields = {"tier": tier, "zone": zone, "note": note}
     changed = change(client, "tenants", name, fields, limit)
     show_these(client, [changed], _COLUMNS, as_json=as_json)
 

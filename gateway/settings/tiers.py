@@ -32,8 +32,12 @@ class Tier(Section):
 
 
 class Tenant(Section):
-    """A customer: `limits` over all of its keys, the `tier` of those that name none, and its `zone`."""
+    """A customer: `limits` over all of its keys, the `tier` of those that name none, and its `zone`.
+
+    `note` is for people, such as the customer's full name.
+    """
 
     limits: Limits = Limits()
     tier: Text | None = None
+    note: Text | None = None
     zone: Zone | None = None

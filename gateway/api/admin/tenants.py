@@ -19,13 +19,14 @@ from gateway.api.problems import documented
 from gateway.serving import Serving
 from gateway.settings import Tenant
 
-_EXAMPLE = {"limits": {"spend": "50/month"}, "tier": "pro", "zone": "Europe/Berlin"}
+_EXAMPLE = {"limits": {"spend": "50/month"}, "tier": "pro", "zone": "Europe/Berlin", "note": "Acme Inc."}
 
 
 class TenantView(DefinitionView):
     """A tenant as it is in force."""
 
     tier: str | None = Field(description="The tier of its keys that name none.")
+    note: str | None = Field(description="What people should know of it.")
 
 
 def router(serving: Serving) -> APIRouter:

@@ -88,8 +88,10 @@ def test_tiers_and_tenants_and_who_changed_them(gateway):
     (shown,) = json.loads(call("tiers", "show", "shell", "--json"))
     assert (shown["limits"], shown["share"]) == ({"requests": ["10/minute", "50/day"]}, "10%")
     assert shown["queue"] == {"max_wait": "20s"}
-    call("tenants", "set", "shell", "--tier", "shell", "--limit", "spend=50/month")
-    assert "spend 50/month" in call("tenants", "list")
+    call("tenants", "set", "shell", "--tier", "shell", "--limit", "spend=50/month", "--note", "Shell Ltd")
+    listed = call("tenants", "list")
+    assert "spend 50/month" in listed
+    assert "Shell Ltd" in listed
     assert "default" in call("tiers", "list")
     call("tenants", "delete", "shell")
     assert call("tiers", "delete", "shell") == "deleted shell\n"
