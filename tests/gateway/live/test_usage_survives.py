@@ -97,30 +97,30 @@ def launched(launch, upstream):
     return run
 
 
-def assert_only_the_last_second_is_lost(book, crowd, killed):
+def assert_only_last_seconds_are_lost(book, crowd, *kills):
+    """Every answer that isn't in the book came within a second before one of the kills."""
     there = set(book.requests())
-    lost = {identity: at for identity, at in crowd.answered.items() if identity not in there and at < killed}
-    old = [killed - at for at in lost.values() if at < killed - LAST_SECOND]
-    assert not old, f"{len(old)} of {len(crowd.answered)} lost, the oldest {max(old):.2f} s before the end"
-    return lost
+    lost = [at for identity, at in crowd.answered.items() if identity not in there]
+    # What a process wrote before its end may be read by its client a moment later.
+    old = [at for at in lost if not any(-LAST_SECOND < at - kill < LAST_SECOND for kill in kills)]
+    assert not old, f"{len(old)} of {len(crowd.answered)} lost, at {old[:5]}; kills at {kills}"
 
 
 def test_a_killed_worker_takes_at_most_its_last_second_along(launched, tmp_path):
     with launched(workers=2) as gateway:
         eventually(lambda: len(gateway.workers()) == 2)
         book = Book(tmp_path / "keys.db")
-        crowd = Crowd(gateway)
+        crowd, kills = Crowd(gateway), []
         with crowd.asking():
             for _ in range(2):
                 crowd.served(150)
                 victim = gateway.workers()[0]
-                killed = time.monotonic()
+                kills.append(time.monotonic())
                 os.kill(victim, signal.SIGKILL)
                 crowd.served(150)
         gateway.signal(signal.SIGTERM)
         assert gateway.wait() == 0
-        last = assert_only_the_last_second_is_lost(book, crowd, killed)
-        assert len(last) <= len(crowd.answered) // 2
+        assert_only_last_seconds_are_lost(book, crowd, *kills)
         book.assert_sound()
 
 
@@ -134,7 +134,7 @@ def test_a_killed_gateway_takes_at_most_its_last_second_along(launched, tmp_path
             for process in [gateway.pid, *descendants(gateway.pid)]:
                 os.kill(process, signal.SIGKILL)
         book = Book(tmp_path / "keys.db")
-        assert_only_the_last_second_is_lost(book, crowd, killed)
+        assert_only_last_seconds_are_lost(book, crowd, killed)
         book.assert_sound()
     with launched() as again, again.client() as client:
         identity = new_id()
