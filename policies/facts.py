@@ -289,7 +289,7 @@ class CacheEvicted:
 class CacheDropped:
     """A tier of the cache didn't take or give an answer.
 
-    ``why`` is "corrupt", "oversized", "busy" (too much waits to be written) or "unreachable".
+    ``why`` is "corrupt", "oversized", "busy" (too much waits to be written), "full" or "unreachable".
     """
 
     tier: str

@@ -16,10 +16,11 @@ from gateway.cache.redis import RedisTier
 from gateway.cache.tiers import MEMORY, SharedTier, TieredStore, TierOptions, TierSize
 from gateway.parts import Parts
 from gateway.settings.caching import Cache
-from gateway.stores.redis.connect import Client
+from gateway.stores.redis.connect import Client, close, connect
 from policies.cache.exact import Spawn
 from policies.facts import CacheEvicted
 
+_PATIENCE = 5.0
 _HORIZON = 90 * 86400.0
 """No answer is kept for longer than that, in seconds, so older purges cover nothing."""
 
@@ -49,12 +50,16 @@ class Caching:
             if redis is None
             else RedisLeases(redis, owner=f"{parts.rng.getrandbits(64):016x}", clock=parts.clock)
         )
+        self._own = (
+            None if settings.redis is None else connect(settings.redis.get_secret_value(), timeout=_PATIENCE)
+        )
         self._book: PurgeBook = DatabaseBook(neighbours.database)
         self._shared: SharedTier | None = None
-        if redis is not None and neighbours.keeps:
-            self._book = RedisBook(redis)
+        keeper = self._own or (redis if neighbours.keeps else None)
+        if keeper is not None:
+            self._book = RedisBook(keeper)
             self._shared = RedisTier(
-                redis,
+                keeper,
                 max_entry=settings.max_entry,
                 clock=parts.clock,
                 wall_time=parts.wall_time,
@@ -111,6 +116,8 @@ class Caching:
         await self.store.flush()
         if self._shared is not None:
             await self._shared.close()
+        if self._own is not None:
+            await close(self._own)
 
     def _evicted(self, count: int) -> None:
         self._parts.meter.emit(CacheEvicted(MEMORY, count, "full"))

@@ -1,8 +1,9 @@
 """The tier that replicas share: answers in Redis or Valkey, compressed, each with its end.
 
 How much it may take is the server's business: ``maxmemory`` with ``maxmemory-policy allkeys-lfu``, which also
-evicts by frequency. A server that doesn't answer is let alone for a second, so that an outage costs
-calls nothing but their hits.
+evicts by frequency. A server that may evict nothing has other things to keep, such as the counts of limits:
+it is given answers up to three quarters of its memory. A server that doesn't answer is let alone for a
+second, so that an outage costs calls nothing but their hits.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ _REST = 1.0
 _PATIENCE = 0.25
 """What a call waits for an answer at most, in seconds."""
 _SCAN = 500
+_LOOK = 5.0
+_SHARE = 0.75
 
 
 class RedisTier:
@@ -45,6 +48,8 @@ class RedisTier:
         self._wall_time = wall_time
         self._meter = meter
         self._away_until = 0.0
+        self._look_at = 0.0
+        self._full = False
 
     async def get(self, key: str) -> Kept | None:
         if self._clock.now() < self._away_until:
@@ -63,6 +68,9 @@ class RedisTier:
     async def put(self, kept: Kept) -> None:
         left = kept.until - self._wall_time()
         if left <= 0 or self._clock.now() < self._away_until:
+            return
+        if await self._is_full():
+            self._meter.emit(CacheDropped(NAME, "full"))
             return
         data = encode(kept)
         if len(data) > self._max_entry:
@@ -89,6 +97,20 @@ class RedisTier:
 
     async def close(self) -> None:
         """The client is the gateway's."""
+
+    async def _is_full(self) -> bool:
+        """Whether more answers would take room that the server needs; looked at every few seconds."""
+        if self._clock.now() >= self._look_at:
+            self._look_at = self._clock.now() + _LOOK
+            try:
+                told = await self._client.info("memory")
+            except (RedisError, OSError):
+                self._rest()
+                return False
+            most, used = told.get("maxmemory", 0), told.get("used_memory", 0)
+            keeps_all = told.get("maxmemory_policy") == "noeviction"
+            self._full = keeps_all and 0 < most * _SHARE < used
+        return self._full
 
     async def _covered(self, keys: list[bytes], purge: Purge) -> list[bytes]:
         datas = await asyncio.gather(*(self._client.get(key) for key in keys))

@@ -59,7 +59,7 @@ class CacheSeries:
         )
         dropped = Counter(
             "tidegate_cache_dropped",
-            "Answers not taken or not given: corrupt, oversized, busy (too much to write) or unreachable.",
+            "Answers not taken or not given: corrupt, oversized, full, busy or unreachable.",
             ["tier", "why"],
             registry=registry,
         )

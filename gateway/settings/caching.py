@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from gateway.settings.base import Section, Text
+from gateway.settings.store import MEMORY, StoreUrl
 from gateway.settings.units import Duration, Size, size
 from policies.cache.reuse import CacheOptions
 
@@ -19,13 +20,23 @@ def _room(value: Any) -> int:
     return 0 if value == OFF else size(value)
 
 
+def _server(url: SecretStr) -> SecretStr:
+    if url.get_secret_value() == MEMORY:
+        raise ValueError("must be the URL of a Redis; leave it out for none")
+    return url
+
+
 class Cache(Section):
-    """The room that answers may take: sizes in bytes, `memory` that of each worker, `disk` 0 for none."""
+    """The room that answers may take: sizes in bytes, `memory` that of each worker, `disk` 0 for none.
+
+    `redis` None has answers shared through the Redis of `store`, if that names one.
+    """
 
     memory: Size = Field(default=256 * 2**20, gt=0)
     policy: Literal["w-tinylfu", "lru", "lfu"] = "w-tinylfu"
     disk: Annotated[int, BeforeValidator(_room)] = 2**30
     path: Text = "tidegate-cache.db"
+    redis: Annotated[StoreUrl, AfterValidator(_server)] | None = None
     max_entry: Size = Field(default=2**20, gt=0)
 
 

@@ -58,6 +58,8 @@ def valkey(tmp_path_factory):
 async def client(valkey):
     client = connect(valkey.url, timeout=5)
     await client.flushall()
+    await client.config_set("maxmemory", "0")
+    await client.config_set("maxmemory-policy", "noeviction")
     yield client
     await client.aclose()
 
@@ -210,3 +212,16 @@ async def test_a_wrecked_file_is_thrown_away(tmp_path, wall, meter, wreck):
     assert await tier.get(key(1)) == kept(1)
     assert CacheDropped("disk", "corrupt") in meter.facts
     await tier.close()
+
+
+async def test_redis_leaves_room_to_what_may_not_be_evicted(redis_tier, client, meter):
+    await client.config_set("maxmemory", "1mb")
+    await redis_tier.put(kept(1))
+    assert await redis_tier.get(key(1)) is None
+    assert meter.of(CacheDropped) == [CacheDropped("redis", "full")]
+
+
+async def test_redis_that_evicts_is_given_all(redis_tier, client, meter):
+    await client.config_set("maxmemory-policy", "allkeys-lfu")
+    await redis_tier.put(kept(1))
+    assert await redis_tier.get(key(1)) == kept(1)
