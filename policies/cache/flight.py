@@ -114,7 +114,8 @@ class Reader:
         while not flight.finished or self._at_hand():
             if self._at_hand():
                 self._next += 1
-                self._settle()
+                if self._pays:
+                    self._settle()
                 yield flight.events[self._next - 1]
             else:
                 await flight.changed()

@@ -1,6 +1,7 @@
 """Writes answers into the cache's file as fast as it can, until it is killed.
 
-python -m tests.kit.cache_writer FILE SEED. Each body is its key repeated, so that whoever reads it can tell.
+python -m tests.kit.cache_writer FILE SEED. Each body follows from its key and its length, so that whoever
+reads it can tell; it doesn't compress, so that writes are long.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from tests.kit.upstream import RecordingMeter
 
 KEYS = 400
 KEEP = 1e6
-CAPACITY = 400_000
+CAPACITY = 4_000_000
 
 
 def key(number: int) -> str:
@@ -24,7 +25,7 @@ def key(number: int) -> str:
 
 
 def body(name: str, length: int) -> bytes:
-    return (name.encode() * (length // 64 + 1))[:length]
+    return Random(name).randbytes(length)
 
 
 def open_tier(path: Path) -> DiskTier:
@@ -37,7 +38,7 @@ async def main(path: Path, seed: int) -> None:
     print("writing", flush=True)  # noqa: T201 - what the killer waits for
     while True:
         name = key(rng.randrange(KEYS))
-        data = body(name, rng.randrange(64, 200_000))
+        data = body(name, rng.randrange(64, 60_000))
         await tier.put(Kept(CachedAnswer(name, "=t", "m", "up", "m", 1e9, data), 1e9 + KEEP))
 
 
