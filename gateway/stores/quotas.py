@@ -97,7 +97,8 @@ class KeptQuotas:
             try:
                 await self.save()
             except AWAY as error:
-                _LOG.warning("quotas could not be saved, it is tried again: %s", error)
+                why = getattr(error, "orig", None) or error  # without the statement
+                _LOG.warning("quotas could not be saved, it is tried again: %s", why)
 
     async def save(self) -> None:
         """Save what has changed since the last time."""
