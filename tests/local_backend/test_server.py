@@ -185,3 +185,55 @@ def test_metrics_count_tokens(real_server: ServerProcess) -> None:
         "/v1/completions", {"model": MODEL, "prompt": "Once", "max_tokens": 3, "logit_bias": {"2": -100}}
     )
     assert real_server.metric(name) == before + 3
+
+
+def test_the_load_says_what_is_free(real_server: ServerProcess) -> None:
+    load = httpx.get(f"{real_server.url}/load", trust_env=False).json()
+    assert set(load) == {
+        "running",
+        "waiting",
+        "capacity",
+        "free_blocks",
+        "blocks",
+        "tokens_per_second",
+        "expected_wait_seconds",
+    }
+    assert (load["running"], load["waiting"], load["capacity"]) == (0, 0, 40)
+    assert load["free_blocks"] == load["blocks"] > 100
+    assert load["expected_wait_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("x-tidegate-priority", "high"),
+        ("x-tidegate-priority", "1001"),
+        ("x-tidegate-priority", "1" * 5000),
+        ("x-tidegate-tenant", "a" * 300),
+    ],
+)
+def test_headers_that_cannot_be_meant_are_errors(real_server: ServerProcess, header: str, value: str) -> None:
+    body = {"model": MODEL, "prompt": "Once", "max_tokens": 1}
+    answer = httpx.post(
+        f"{real_server.url}/v1/completions", json=body, headers={header: value}, trust_env=False
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == header
+
+
+def test_a_tenants_prompt_is_found_again_by_that_tenant_alone(real_server: ServerProcess) -> None:
+    name = "tidegate_local_prefix_hit_tokens_total"
+    body = {"model": MODEL, "prompt": "The story of the river. " * 20, "max_tokens": 1}
+
+    def hits(tenant: str) -> float:
+        before = real_server.metric(name)
+        headers = {"x-tidegate-tenant": tenant, "x-tidegate-priority": "-5"}
+        answer = httpx.post(
+            f"{real_server.url}/v1/completions", json=body, headers=headers, trust_env=False, timeout=60
+        )
+        assert answer.status_code == 200
+        return real_server.metric(name) - before
+
+    assert hits("a") == 0
+    assert hits("b") == 0
+    assert hits("a") == 64
