@@ -74,7 +74,8 @@ class DiskTier:
         await self._run(lambda: self._discard(purge), None)
 
     async def size(self) -> TierSize | None:
-        return await self._run(self._size, None)
+        """Not known before the first answer was asked for, with which the file is opened."""
+        return None if self._connection is None else await self._run(self._size, None)
 
     async def close(self) -> None:
         """Finish what was begun and let go of the file."""
