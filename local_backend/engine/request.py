@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from local_backend.engine.blocks import Block
+from local_backend.engine.structured import Grammar
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class SamplingParams:
     """How tokens are chosen. Temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 keep every token.
 
     `seed` makes a result repeatable whatever runs beside it; without one the draw is random. `top_logprobs`
-    None reports no log-probabilities, 0 those of the chosen tokens alone.
+    None reports no log-probabilities, 0 those of the chosen tokens alone. `grammar` is the answer's form.
     """
 
     max_tokens: int
@@ -26,6 +27,7 @@ class SamplingParams:
     seed: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    grammar: Grammar | None = None
 
 
 class FinishReason(StrEnum):

@@ -17,7 +17,7 @@ _GREEDY_BELOW = 1e-5
 
 
 class Sampler:
-    """The sampling state of one sequence: its generator and the tokens that penalties count."""
+    """The sampling state of one sequence: its generator, what penalties count, its place in a form."""
 
     def __init__(self, params: SamplingParams, prompt: Iterable[int], vocab_size: int) -> None:
         self._params = params
@@ -35,10 +35,18 @@ class Sampler:
         if params.repetition_penalty != 1.0:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool)
             self._seen[torch.tensor(list(prompt), dtype=torch.int64)] = True
+        self._constraint = params.grammar.begin() if params.grammar is not None else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the form of the answer lets nothing follow."""
+        return self._constraint is not None and self._constraint.is_complete
 
     def sample(self, logits: Tensor) -> Token:
-        """Choose from float32 logits [vocab_size] on the CPU, and remember the choice for the penalties."""
+        """Choose from float32 logits [vocab_size] on the CPU, and remember the choice."""
         chosen = self._choose(self._adjust(logits))
+        if self._constraint is not None:
+            self._constraint.accept(chosen)
         if self._counts is not None:
             self._counts[chosen] += 1
         if self._seen is not None:
@@ -51,7 +59,7 @@ class Sampler:
         return Token(chosen, float(logprobs[chosen]), tuple(pairs))
 
     def _adjust(self, logits: Tensor) -> Tensor:
-        """Bias and penalties: presence and frequency as OpenAI's, repetition as CTRL's (arXiv 1909.05858)."""
+        """Bias, OpenAI's penalties, that on repetition as CTRL's (arXiv 1909.05858), and the form."""
         params = self._params
         if len(self._bias_ids):
             logits = logits.index_add(0, self._bias_ids, self._bias)
@@ -66,7 +74,7 @@ class Sampler:
                 - params.frequency_penalty * self._counts
                 - params.presence_penalty * (self._counts > 0)
             )
-        return logits
+        return logits if self._constraint is None else self._constraint.restrict(logits)
 
     def _choose(self, logits: Tensor) -> int:
         if self._params.temperature < _GREEDY_BELOW:
