@@ -33,4 +33,9 @@ def tool_calls(tools: Mapping[str, Mapping[str, Any]], *, required: bool, parall
         return "\n".join([f"start: {start}", call, 'open: "<tool_call>"'])
     start = "call* TEXT" if parallel else "call | TEXT"
     return "\n".join([f"start: {start}", call, 'open[lazy]: TEXT "<tool_call>"', r"TEXT: /(.|\n)*/"])
-n {schema} "}}</tool_call>"'
+
+
+def _body(name: str, parameters: Mapping[str, Any]) -> str:
+    schema = json.dumps({**parameters, "x-guidance": _LAYOUT})
+    head = json.dumps(f'{{"name": {json.dumps(name)}, "arguments": ')
+    return f'{head} %json {schema} "}}</tool_call>"'
