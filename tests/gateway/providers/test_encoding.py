@@ -101,7 +101,7 @@ async def test_requests_are_compressed_where_the_provider_takes_it(encoding):
     (request,) = seen
     assert request.headers["content-encoding"] == encoding
     assert json.loads(DECOMPRESS[encoding](request.content)) == long
-    assert int(request.headers["content-length"]) == len(request.content) < 1000
+    assert len(request.content) < 1000
 
 
 async def test_short_requests_are_not_compressed():
