@@ -19,7 +19,14 @@ PAGE = Path(__file__).parent / "metrics.md"
 BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 
 GROUPS = {
-    "Calls": ("gen_ai_", "tidegate_requests", "tidegate_inflight", "tidegate_overhead", "tidegate_queue"),
+    "Calls": (
+        "gen_ai_",
+        "tidegate_requests",
+        "tidegate_tier_requests",
+        "tidegate_inflight",
+        "tidegate_overhead",
+        "tidegate_queue",
+    ),
     "Cache": ("tidegate_cache_",),
     "Upstreams": ("tidegate_upstream_",),
     "Admission": ("tidegate_admission_", "tidegate_token_estimate_"),

@@ -204,6 +204,10 @@ class Serving:
         outage = self.counts.outage
         return [] if outage is None else [f"limits: the shared store is away, each process counts ({outage})"]
 
+    async def model_server_metrics(self) -> dict[str, str | None]:
+        """What each bundled model server tells at its /metrics, by its provider; None without an answer."""
+        return await self._ask_model_servers("/metrics")
+
     def budgets_left(self) -> dict[tuple[str, int], float]:
         """How many retries each step of each model may still cost, by its name and number."""
         now = self.clock.now()
@@ -267,21 +271,26 @@ class Serving:
         )
 
     async def _silent_model_servers(self) -> set[str]:
+        answers = await self._ask_model_servers("/healthz")
+        return {name for name, answer in answers.items() if answer is None}
+
+    async def _ask_model_servers(self, path: str) -> dict[str, str | None]:
+        """What each bundled model server answers, by its provider; None where that isn't 200."""
         names = [
             name for name, provider in self.settings.providers.items() if isinstance(provider, LocalProvider)
         ]
-        urls = self._configured.local_urls()
-        up = await asyncio.gather(*(self._is_up(urls.get(name)) for name in names))
-        return {name for name, answers in zip(names, up, strict=True) if not answers}
+        urls = self._configured.local_urls() if names else {}
+        answers = await asyncio.gather(*(self._ask(urls.get(name), path) for name in names))
+        return dict(zip(names, answers, strict=True))
 
-    async def _is_up(self, base_url: str | None) -> bool:
+    async def _ask(self, base_url: str | None, path: str) -> str | None:
         if base_url is None:  # between a change of the configuration and its reload
-            return False
-        url = httpx.URL(base_url).copy_with(path="/healthz")
+            return None
+        url = httpx.URL(base_url).copy_with(path=path)
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 response = await self._parts.transport.handle_async_request(httpx.Request("GET", url))
-                await response.aclose()
+                body = await response.aread()
         except (TimeoutError, httpx.TransportError, OSError):
-            return False
-        return response.status_code == httpx.codes.OK
+            return None
+        return body.decode() if response.status_code == httpx.codes.OK else None

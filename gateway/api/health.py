@@ -5,6 +5,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.metrics import Metrics
+from gateway.metrics.modelservers import ModelServerSeries
 from gateway.serving import Serving
 
 
@@ -30,6 +31,7 @@ def router(serving: Serving, metrics: Metrics | None) -> APIRouter:
 
         @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
         async def expose() -> Response:
-            return Response(metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+            model_servers = ModelServerSeries(await serving.model_server_metrics())
+            return Response(metrics.expose() + model_servers.expose(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

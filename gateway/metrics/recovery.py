@@ -42,6 +42,7 @@ class RecoverySeries:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._known: set[tuple[str, int]] = set()
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             RetryScheduled: lambda fact: child(retries, fact.call.route, fact.failure).inc(),
             RetryRefused: lambda fact: child(refused, fact.call.route, fact.failure).inc(),
@@ -53,6 +54,7 @@ class RecoverySeries:
         }
 
     def observe(self, budgets: Mapping[tuple[str, int], float]) -> None:
-        """Set what is left of each step's budget."""
-        for (model, step), left in budgets.items():
-            child(self._budget, model, str(step)).set(left)
+        """Set what is left of each step's budget; a step that a reload took away has nothing."""
+        self._known |= budgets.keys()
+        for model, step in self._known:
+            child(self._budget, model, str(step)).set(budgets.get((model, step), 0.0))

@@ -83,6 +83,7 @@ class UpstreamSeries:
         self._waiting = self._gauge(
             registry, "waiting", "Calls that wait for a permit, of all workers.", "upstream", "model"
         )
+        self._known: set[tuple[str, str]] = set()
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             AttemptFinished: self._attempt_finished,
             AttemptRefused: lambda fact: child(self._held_back, fact.upstream, fact.gate).inc(),
@@ -93,15 +94,23 @@ class UpstreamSeries:
         }
 
     def observe(self, reports: Iterable[UpstreamReport]) -> None:
-        """Set the gauges to what this worker sees; those of a model passed on add up."""
+        """Set the gauges to what this worker sees.
+
+        Those of a model passed on add up; an upstream that a reload took away has nothing.
+        """
         states: Tally[tuple[str, str, str]] = Tally()
         sums: dict[Gauge, Tally[tuple[str, str]]] = {
             self._limit: Tally(),
             self._inflight: Tally(),
             self._waiting: Tally(),
         }
+        for known in self._known:
+            states.update({(*known, state.value): 0 for state in HealthState})
+            for tally in sums.values():
+                tally[known] = 0
         for report in reports:
             key = (report.upstream, _PASSED_ON if report.passed_on else report.model)
+            self._known.add(key)
             states.update({(*key, state.value): int(state.value == report.state) for state in HealthState})
             sums[self._limit][key] += report.limit
             sums[self._inflight][key] += report.inflight

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
+from gateway.metrics.modelservers import ModelServerSeries
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
@@ -67,6 +68,41 @@ def test_a_call_without_an_answer_has_no_first_token(metrics):
     assert not [name for name, _ in samples(metrics) if name.startswith("gen_ai_server_time_to_first_token")]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "blame"),
+    [
+        ("ok", "nobody"),
+        ("cancelled", "nobody"),
+        ("RateLimited", "caller"),
+        ("Overloaded", "gateway"),
+        ("UpstreamBusy", "upstream"),
+        ("NoHealthyUpstream", "upstream"),
+        ("DeadlineExceeded", "gateway"),
+    ],
+)
+def test_a_tiers_calls_are_told_by_who_is_to_blame(metrics, outcome, blame):
+    metrics.emit(finished(make_call(route="m", tier="pro"), outcome, first_event=None))
+    found = {
+        who: value(metrics, "tidegate_tier_requests_total", tier="pro", blame=who)
+        for who in ("nobody", "caller", "gateway", "upstream")
+    }
+    assert found == {who: float(who == blame) for who in found}
+
+
+def test_a_streams_tokens_are_timed_from_the_first_on(metrics):
+    name = "gen_ai_server_time_per_output_token_seconds"
+    labels = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "m"}
+    for stream, outcome, tokens in [
+        (True, "ok", 16),
+        (False, "ok", 16),
+        (True, "cancelled", 16),
+        (True, "ok", 1),
+    ]:
+        metrics.emit(finished(make_call(route="m", stream=stream), outcome, Usage(10, tokens)))
+    assert value(metrics, f"{name}_count", **labels) == 1
+    assert value(metrics, f"{name}_sum", **labels) == pytest.approx(1.5 / 15)
+
+
 def test_a_refused_request_has_no_model(metrics):
     metrics.emit(CallRefused(Operation.EMBEDDING, "ModelNotFound"))
     labels = {"operation": "embeddings", "model": "other", "outcome": "ModelNotFound"}
@@ -110,19 +146,41 @@ def test_recovery_is_counted_by_the_configured_model(metrics):
         assert value(metrics, name, model="chat", **labels) == 1
 
 
-def test_the_gauges_of_a_passed_on_model_add_up(metrics):
-    def report(model, passed_on, limit):
-        return UpstreamReport(
-            "up", model, passed_on, "closed", "", None, limit, 1, 0, 0.0, None, 0.0, None, 1.0
-        )
+def report(model, *, passed_on=False, limit=8):
+    return UpstreamReport("up", model, passed_on, "open", "", None, limit, 1, 0, 0.0, None, 0.0, None, 1.0)
 
-    reports = [report("a", True, 8), report("b", True, 9), report("c", False, 10)]
+
+def test_the_gauges_of_a_passed_on_model_add_up(metrics):
+    reports = [report("a", passed_on=True), report("b", passed_on=True, limit=9), report("c", limit=10)]
     metrics.observe(reports, {("chat", 1): 7.5}, (Counter(), Counter()), {})
     assert value(metrics, "tidegate_retry_budget", model="chat", step="1") == 7.5
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="*") == 17
     assert value(metrics, "tidegate_upstream_limit", upstream="up", model="c") == 10
-    assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="closed") == 2
-    assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="open") == 0
+    assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="open") == 2
+    assert value(metrics, "tidegate_upstream_state", upstream="up", model="*", state="closed") == 0
+
+
+def test_what_a_reload_took_away_is_in_no_state(metrics):
+    nobody = (Counter(), Counter())
+    metrics.observe([report("a"), report("b")], {("chat", 1): 7.5}, nobody, {})
+    metrics.observe([report("b")], {}, nobody, {})
+    for model, count in (("a", 0), ("b", 1)):
+        labels = {"upstream": "up", "model": model}
+        assert value(metrics, "tidegate_upstream_state", **labels, state="open") == count
+        assert value(metrics, "tidegate_upstream_limit", **labels) == 8 * count
+        assert value(metrics, "tidegate_upstream_inflight", **labels) == count
+    assert value(metrics, "tidegate_retry_budget", model="chat", step="1") == 0
+
+
+def test_model_servers_are_told_apart_by_their_providers():
+    text = "# HELP tidegate_local_tokens_total Tokens\n# TYPE tidegate_local_tokens_total counter\n"
+    told = {"small": text + 'tidegate_local_tokens_total{kind="prompt"} 7\n', "large": None, "other": text}
+    lines = ModelServerSeries(told).expose().decode().splitlines()
+    assert 'tidegate_local_up{provider="small"} 1.0' in lines
+    assert 'tidegate_local_up{provider="large"} 0.0' in lines
+    assert 'tidegate_local_tokens_total{kind="prompt",provider="small"} 7.0' in lines
+    assert lines.count("# TYPE tidegate_local_tokens_total counter") == 1
+    assert ModelServerSeries({}).expose() == b""
 
 
 def test_admission_is_counted_by_tier(metrics):

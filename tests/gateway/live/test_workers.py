@@ -212,6 +212,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_are_kept(pair, upstr
     for _ in each(pair):
         assert answered(pair) == before + 2
         assert counted(pair, "tidegate_inflight_requests", operation="chat") == 0
+    # Two workers, each of which found one limit of its own: the dead one's gauges went with it.
+    eventually(lambda: counted(pair, "tidegate_upstream_state", upstream="up", state="closed") == 2)
 
 
 def test_a_reload_while_a_worker_starts_kills_nobody(pair):
