@@ -1,0 +1,197 @@
+"""What each form of the bundled model loses: perplexity by length, distance from exact, cached bytes.
+
+    python benchmarks/local_quality.py                       # the table of forms
+    python benchmarks/local_quality.py --curve 16384         # perplexity along one long text, by extension
+    python benchmarks/local_quality.py --curve 4096 --trained 2048      # the same as if trained on less
+
+The text is the prose of Python's own language reference (pydoc_data, PSF licence), which every CPython has,
+so that the figures can be had again without a network; --text takes another file.
+"""
+
+import argparse
+import json
+import math
+import pydoc_data.topics
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from local_backend.clock import now
+from local_backend.engine.latents import LatentFormat, LatentPool
+from local_backend.model.long_context import Extension
+from local_backend.model.model import DeepseekV3
+from local_backend.model.rope import RotaryEmbedding
+from local_backend.serve.tokenizer import Tokenizer
+from local_backend.weights.deepseek_io import CONFIG, read_json
+from local_backend.weights.load import load_config, load_model
+from local_backend.weights.paths import default_cache_dir
+from local_backend.weights.prepare import BUNDLED_MODEL, prepare_model
+from local_backend.weights.progress import StderrProgress
+from local_backend.weights.repack import Quantization
+
+CPU = torch.device("cpu")
+CHUNK = 512
+LENGTHS = (512, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form of the model: its products, how its weights are stored, and its cache."""
+
+    name: str
+    dtype: torch.dtype = torch.float32
+    quantization: Quantization = Quantization.NONE
+    latents: torch.dtype = torch.float32
+
+
+VARIANTS = [
+    Variant("exact (float32)"),
+    Variant("default (int4 without loss, bfloat16 products)", torch.bfloat16),
+    Variant("int8 weights", torch.bfloat16, Quantization.INT8),
+    Variant("int4 weights alone", torch.bfloat16, Quantization.INT4),
+    Variant("FP8 weights and activations (simulated)", torch.float32, Quantization.FP8),
+    Variant("bfloat16 latents", latents=torch.bfloat16),
+    Variant("FP8 latents", latents=torch.uint8),
+]
+
+EDGES = (1024, 2048, 3072, 4096, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768)
+EXTENSIONS = {
+    "no extension": Extension.NONE,
+    "YaRN": Extension.YARN,
+    "dual chunk": Extension.DUAL_CHUNK,
+}
+
+
+def prose() -> str:
+    """Paragraphs of whole sentences, without grammar, tables and examples."""
+    everything = "\n\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
+    paragraphs = (re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", everything))
+    return "\n\n".join(
+        part
+        for part in dict.fromkeys(paragraphs)
+        if len(part) > 150
+        and part[0].isupper()
+        and part.endswith(".")
+        and part.count("`") < 6
+        and "::=" not in part
+    )
+
+
+def log_probabilities(model: DeepseekV3, form: LatentFormat, ids: Tensor) -> Iterator[Tensor]:
+    """The log-probabilities after each token but the last, [tokens, vocab], chunk after chunk."""
+    pool = LatentPool(model.config, 1, len(ids), CPU, form)
+    for start in range(0, len(ids) - 1, CHUNK):
+        end = min(start + CHUNK, len(ids) - 1)
+        view = pool.rows([0], start, end)
+        hidden = model(ids[None, start:end], torch.arange(start, end)[None], view)
+        yield functional.log_softmax(model.logits(hidden[0]), -1)
+
+
+def losses(chunks: Iterator[Tensor], ids: Tensor) -> Tensor:
+    """The negative log-probability of each token but the first."""
+    following = ids[1:].split(CHUNK)
+    return torch.cat(
+        [-chunk.gather(1, tokens[:, None])[:, 0] for chunk, tokens in zip(chunks, following, strict=True)]
+    )
+
+
+def stretches(ids: Tensor, count: int) -> Iterator[Tensor]:
+    """`count` stretches of the longest length, evenly spread over the text."""
+    step = (len(ids) - max(LENGTHS)) // max(count - 1, 1)
+    for index in range(count):
+        yield ids[index * step : index * step + max(LENGTHS)]
+
+
+@torch.inference_mode()
+def table(folder: Path, ids: Tensor, count: int) -> None:
+    """Print one row a variant as it is done; shorter lengths are the beginnings of the longest stretches."""
+    config = load_config(folder)
+    exact: list[Tensor] = []
+    print("| variant | " + " | ".join(f"{length:,}" for length in LENGTHS) + " | KL at 512 | bytes a token |")
+    print("|---" * (len(LENGTHS) + 3) + "|")
+    for variant in VARIANTS:
+        model = load_model(folder, max(LENGTHS), CPU, variant.dtype, quantization=variant.quantization)
+        form = LatentFormat(variant.latents, torch.float32)
+        found, firsts = [], []
+        for part in stretches(ids, count):
+            chunks = log_probabilities(model, form, part)
+            firsts.append(next(chunks))
+            found.append(losses(chain([firsts[-1]], chunks), part))
+        exact = exact or firsts
+        cells = [
+            f"{math.exp(torch.cat([each[: length - 1] for each in found]).mean()):.2f}" for length in LENGTHS
+        ]
+        pairs = zip(exact, firsts, strict=True)
+        divergence = torch.cat([(base.exp() * (base - each)).sum(-1) for base, each in pairs])
+        cells += [f"{divergence.mean():.4f}", f"{form.block_bytes(config, 1):,}"]
+        print(f"| {variant.name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def trained_at(folder: Path, target: Path, length: int) -> Path:
+    """The same model, whose config says that it was trained on texts of `length` tokens."""
+    for path in folder.iterdir():
+        (target / path.name).symlink_to(path)
+    (target / CONFIG).unlink()
+    config = read_json(folder / CONFIG) | {"max_position_embeddings": length}
+    config["rope_parameters"] |= {"original_max_position_embeddings": length}
+    (target / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    return target
+
+
+@torch.inference_mode()
+def curve(folder: Path, ids: Tensor) -> None:
+    """Print the perplexity of each stretch of one long text, by how the model reaches that far."""
+    edges = [0, *(edge for edge in EDGES if edge < len(ids)), len(ids) - 1]
+    print("| positions up to | " + " | ".join(f"{edge:,}" for edge in edges[1:]) + " |")
+    print("|---" * len(edges) + "|")
+    for name, extension in EXTENSIONS.items():
+        config = load_config(folder)
+        length = len(ids)
+        if extension is Extension.NONE:
+            # The model's own rotations, simply continued.
+            model = load_model(folder, config.max_position_embeddings, CPU, torch.bfloat16)
+            model.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim, length, CPU)
+        else:
+            model = load_model(folder, length, CPU, torch.bfloat16, extension=extension)
+        chunks = log_probabilities(model, LatentFormat(torch.bfloat16, torch.float32), ids)
+        found = losses(chunks, ids)
+        cells = [f"{math.exp(found[a:b].mean()):.2f}" for a, b in pairwise(edges)]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Measure what the options ask for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--text", type=Path, help="another text in UTF-8")
+    parser.add_argument("--curve", type=int, metavar="TOKENS", help="perplexity along a text of this length")
+    parser.add_argument(
+        "--trained", type=int, default=8192, help="pretend that the model was trained so far (%(default)s)"
+    )
+    parser.add_argument("--stretches", type=int, default=2, help="texts of 4,096 tokens (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    folder = prepare_model(BUNDLED_MODEL, "exact", default_cache_dir(), StderrProgress()).path
+    text = options.text.read_text(encoding="utf-8") if options.text else prose()
+    ids = torch.tensor(Tokenizer(folder).encode(text))
+    started = now()
+    print(f"{len(ids):,} tokens, torch {torch.__version__}, {options.threads} threads")
+    if options.curve:
+        with tempfile.TemporaryDirectory() as pretended:
+            curve(trained_at(folder, Path(pretended), options.trained), ids[: options.curve])
+    else:
+        table(folder, ids, options.stretches)
+    print(f"{now() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
