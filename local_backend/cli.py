@@ -1,5 +1,7 @@
 """The command line: `serve` runs the model server, `prepare` only downloads and converts the model.
 
+`profile` and `bench` measure them; their arguments are in `commands/`.
+
 Exit codes: 0 fine, 2 a wrong argument or configuration, 1 anything else.
 """
 
@@ -7,10 +9,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 
 from local_backend.clock import now
+from local_backend.commands import bench, profile
+from local_backend.commands.numbers import natural, positive, positive_number
 from local_backend.errors import BackendError
 from local_backend.parent import exit_with_parent
 from local_backend.serve.listen import bind
@@ -22,14 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "prepare":
-            return _prepare(options)
-        return _serve(options)
+        code: int = options.run(options)
     except BackendError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 1
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--model",
         default="smollm2-135m-moe",
-        help="the bundled model's name, a dense Llama's .gguf file, or a DeepSeek-V3 folder (%(default)s)",
+        help="the bundled model's name, a dense Llama's .gguf file, or a DeepSeek-V2 or V3 folder (%(default)s)",
     )
     model.add_argument(
         "--profile", default="exact", choices=["exact"], help="how it is converted (%(default)s)"
@@ -53,33 +55,47 @@ def _parser() -> argparse.ArgumentParser:
         default=default_cache_dir(),
         help="where converted models are kept; TIDEGATE_CACHE sets it too (%(default)s)",
     )
-    commands.add_parser("prepare", parents=[model], help="download and convert the model, then exit")
+    prepare = commands.add_parser(
+        "prepare", parents=[model], help="download and convert the model, then exit"
+    )
+    prepare.set_defaults(run=_prepare)
 
-    serve = commands.add_parser("serve", parents=[model], help="serve the model over HTTP")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no authentication")
-    serve.add_argument("--port", type=int, default=8090, help="port to listen on (%(default)s)")
-    serve.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    serve.add_argument(
+    compute = argparse.ArgumentParser(add_help=False)
+    compute.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    compute.add_argument(
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
         help="float32 is exact; bfloat16 is faster where the hardware has it, which is what auto looks for",
     )
-    serve.add_argument(
+    compute.add_argument(
         "--quantization",
         choices=["auto", "none", "int8", "int4", "fp8"],
         default="auto",
         help="round the weights; auto keeps an FP8 checkpoint in FP8 where the device multiplies it",
     )
-    serve.add_argument("--threads", type=_positive, help="CPU threads for the model (all cores but one)")
+    compute.add_argument("--threads", type=positive, help="CPU threads for the model (all cores but one)")
+    for command, description in (
+        (profile, "arithmetic, memory traffic, time and energy of a token"),
+        (bench, "what clients see with 1, 8 and 32 answers at once"),
+    ):
+        name = command.__name__.rpartition(".")[2]
+        measured = commands.add_parser(name, parents=[model, compute], help=description)
+        command.add_arguments(measured)
+        measured.set_defaults(run=command.run)
+
+    serve = commands.add_parser("serve", parents=[model, compute], help="serve the model over HTTP")
+    serve.set_defaults(run=_serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no authentication")
+    serve.add_argument("--port", type=int, default=8090, help="port to listen on (%(default)s)")
     serve.add_argument(
-        "--max-concurrency", type=_positive, default=8, help="answers generated at once (%(default)s)"
+        "--max-concurrency", type=positive, default=8, help="answers generated at once (%(default)s)"
     )
     serve.add_argument(
-        "--max-queue", type=_natural, default=32, help="answers waiting beside them (%(default)s)"
+        "--max-queue", type=natural, default=32, help="answers waiting beside them (%(default)s)"
     )
     serve.add_argument(
-        "--max-length", type=_positive, help="tokens of prompt and answer together (the model's own)"
+        "--max-length", type=positive, help="tokens of prompt and answer together (the model's own)"
     )
     serve.add_argument(
         "--extend",
@@ -89,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--cache-memory",
-        type=_positive_number,
+        type=positive_number,
         default=1.0,
         help="GiB for the latents of open sequences and of prefixes to find again (%(default)s)",
     )
@@ -101,14 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--default-max-tokens",
-        type=_positive,
+        type=positive,
         default=1024,
         help="of a chat that names no limit (%(default)s)",
     )
     serve.add_argument(
-        "--drain", type=_natural, default=30, help="seconds for open answers on SIGTERM (%(default)s)"
+        "--drain", type=natural, default=30, help="seconds for open answers on SIGTERM (%(default)s)"
     )
-    serve.add_argument("--parent-pid", type=_positive, help="exit when this process, our parent, is gone")
+    serve.add_argument("--parent-pid", type=positive, help="exit when this process, our parent, is gone")
     return parser
 
 
@@ -154,24 +170,3 @@ def _serve(options: argparse.Namespace) -> int:
     with sock:
         serve(wanted, sock)
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    value = float(text)
-    if not 0 < value < inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is negative")
-    return value

@@ -33,8 +33,9 @@ class DualChunk:
 class DeepseekConfig:
     """Names and meanings are those of DeepSeek's published config.json files.
 
-    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block. dual_chunk is not
-    DeepSeek's: it is set where a context is to be longer than the trained one.
+    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block. Two are not
+    DeepSeek's: dual_chunk is set where a context is to be longer than the trained one, and
+    dense_key_value_heads in a model that was compressed from one with grouped-query attention.
     """
 
     vocab_size: int
@@ -67,6 +68,7 @@ class DeepseekConfig:
     eos_token_ids: tuple[int, ...] = ()
     weight_block_size: tuple[int, int] | None = None
     dual_chunk: DualChunk | None = None
+    dense_key_value_heads: int | None = None
 
     @property
     def qk_head_dim(self) -> int:

@@ -1,0 +1,1 @@
+"""Measures the model and the server: arithmetic, memory traffic, time and energy."""
