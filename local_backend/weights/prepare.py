@@ -44,7 +44,7 @@ class ModelFolder:
 
 
 def prepare_model(model: str, profile: str, cache_dir: Path, progress: Progress) -> ModelFolder:
-    """Make sure that `model` exists as a DeepSeek-V3 folder.
+    """Make sure that `model` exists as a DeepSeek-V2 or V3 folder.
 
     `model` is the bundled model's name, a GGUF file of a dense Llama model, or a folder that already is in
     DeepSeek's Hugging Face format. Raises ConfigError when it names nothing usable and WeightsError when it
