@@ -16,6 +16,7 @@ from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentFormat, LatentPool
 from local_backend.engine.runner import CPU_ROWS, ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
+from local_backend.engine.structured import GrammarCompiler
 from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
 from local_backend.model.long_context import Extension
@@ -23,7 +24,7 @@ from local_backend.model.model import DeepseekV3
 from local_backend.parallel import lockstep
 from local_backend.parallel.group import ParallelGroup
 from local_backend.serve import server
-from local_backend.serve.job import ModelFacts
+from local_backend.serve.job import ModelFacts, ServedModel
 from local_backend.serve.logs import configure_logging
 from local_backend.serve.metrics import Metrics
 from local_backend.serve.openai import Service, build_app
@@ -162,7 +163,9 @@ def build_service(loaded: Loaded, options: ServeOptions) -> Service:
         sampling_defaults=deepseek_io.read_json(generation) if generation.exists() else {},
         fingerprint=fingerprint,
     )
-    return Service(engine, Tokenizer(folder.path), facts, Metrics(engine))
+    tokenizer = folder.path / deepseek_io.TOKENIZER
+    grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
+    return Service(engine, ServedModel(facts, Tokenizer(folder.path), grammars), Metrics(engine))
 
 
 def build_runner(loaded: Loaded, max_concurrency: int) -> ModelRunner:

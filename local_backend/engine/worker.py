@@ -192,10 +192,14 @@ class Worker:
             self._sample(sequence, logits)
 
     def _sample(self, sequence: Sequence, logits: Tensor) -> None:
+        if not bool(logits.isfinite().all()):
+            self._fail(sequence, ArithmeticError("the logits are not all numbers"))
+            return
+        sampler = self._samplers[sequence.request_id]
         try:
-            token = self._samplers[sequence.request_id].sample(_numbers(logits))
+            token = sampler.sample(logits)
         except Exception as error:  # noqa: BLE001 - one request's own, whatever it is
-            self._fail(sequence, error)
+            self._drop(sequence, error)
             return
         self._has_worked = True
         if token.id in self._options.eos_token_ids:
@@ -204,13 +208,22 @@ class Worker:
         sequence.generated.append(token.id)
         self.load.decoded += 1
         self._events.append((sequence.request_id, token))
-        if len(sequence.generated) >= sequence.params.max_tokens or len(sequence) >= self._options.max_length:
+        if sampler.is_complete:
+            self._end(sequence, FinishReason.STOP)
+        elif (
+            len(sequence.generated) >= sequence.params.max_tokens or len(sequence) >= self._options.max_length
+        ):
             self._end(sequence, FinishReason.LENGTH)
 
-    def _fail(self, sequence: Sequence, error: Exception) -> None:
+    def _drop(self, sequence: Sequence, error: Exception) -> None:
+        """End a sequence for a fault of its own."""
         _log_failure(sequence, error)
         self.load.failures += 1
         self._end(sequence, FinishReason.ERROR)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """End a sequence that the model failed for, which may be the device's fault."""
+        self._drop(sequence, error)
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _BROKEN_AFTER:
             raise Broken(f"{self._failed_in_a_row} sequences failed one after the other") from error
@@ -243,12 +256,6 @@ class Worker:
         if self._events:
             self._post(self._events)
             self._events = []
-
-
-def _numbers(logits: Tensor) -> Tensor:
-    if not bool(logits.isfinite().all()):
-        raise ArithmeticError("the logits are not all numbers")
-    return logits
 
 
 def _log_failure(sequence: Sequence, error: Exception) -> None:

@@ -1,11 +1,14 @@
 """How each endpoint words its answers: the chat and the completions forms of a choice."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from local_backend.engine.request import Token
 from local_backend.serve.text import Piece
 from local_backend.serve.tokenizer import Tokenizer
+from local_backend.serve.tool_calls import Delta, ToolCallParser
 
 
 @dataclass
@@ -28,8 +31,8 @@ class Dialect(Protocol):
     def opening(self, index: int, /) -> dict[str, Any] | None:
         """The choice of the chunk that precedes an answer's text, if there is one."""
 
-    def piece(self, index: int, piece: Piece) -> dict[str, Any]:
-        """The choice of a chunk with text."""
+    def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        """The choice of a chunk with text, None while there is nothing to say yet."""
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
         """The choice of an answer's last chunk."""
@@ -45,27 +48,44 @@ class ChatDialect:
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, tokenizer: Tokenizer, with_logprobs: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, with_logprobs: bool, *, calls_tools: bool) -> None:
         self._tokenizer = tokenizer
         self._with_logprobs = with_logprobs
+        self._calls_tools = calls_tools
+        self._parsers: defaultdict[int, ToolCallParser] = defaultdict(ToolCallParser)
 
     def opening(self, index: int) -> dict[str, Any]:
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def piece(self, index: int, piece: Piece) -> dict[str, Any]:
+    def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
         logprobs = self._logprobs(piece.tokens)
-        return {"index": index, "delta": {"content": piece.text}, "logprobs": logprobs, "finish_reason": None}
+        delta: dict[str, Any] = {"content": piece.text}
+        if self._calls_tools:
+            delta = _worded(self._parsers[index].push(piece.text))
+        if not delta and not self._with_logprobs:
+            return None
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
-        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": finish_reason}
+        parser = self._parsers[index]
+        reason = _finish_reason(parser, finish_reason)
+        return {"index": index, "delta": _worded(parser.flush()), "logprobs": None, "finish_reason": reason}
 
     def whole(self, choice: Choice) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        parser = ToolCallParser()
+        if self._calls_tools:
+            said, left = parser.push(choice.text), parser.flush()
+            calls = _gathered(said.calls)
+            message["content"] = said.text + left.text or (None if calls else "")
+            if calls:
+                message["tool_calls"] = calls
         return {
             "index": choice.index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(choice.tokens),
-            "finish_reason": choice.finish_reason,
+            "finish_reason": _finish_reason(parser, choice.finish_reason),
         }
 
     def _logprobs(self, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any] | None:
@@ -82,6 +102,30 @@ class ChatDialect:
         return {"token": spelling.decode(errors="replace"), "logprob": logprob, "bytes": list(spelling)}
 
 
+def _worded(delta: Delta) -> dict[str, Any]:
+    worded: dict[str, Any] = {}
+    if delta.text:
+        worded["content"] = delta.text
+    if delta.calls:
+        worded["tool_calls"] = delta.calls
+    return worded
+
+
+def _gathered(deltas: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Whole calls from what a stream would say of them."""
+    calls: list[dict[str, Any]] = []
+    for delta in deltas:
+        if "id" in delta:
+            calls.append({key: value for key, value in delta.items() if key != "index"})
+        else:
+            calls[-1]["function"]["arguments"] += delta["function"]["arguments"]
+    return calls
+
+
+def _finish_reason(parser: ToolCallParser, reason: str | None) -> str | None:
+    return "tool_calls" if parser.calls and reason == "stop" else reason
+
+
 class CompletionDialect:
     """text_completion, unary and streamed."""
 
@@ -89,13 +133,17 @@ class CompletionDialect:
     whole_object = "text_completion"
     chunk_object = "text_completion"
 
-    def __init__(self, tokenizer: Tokenizer, with_logprobs: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, with_logprobs: bool, echo: Sequence[str] | None = None) -> None:
+        """`echo` is what each choice repeats before its text."""
         self._tokenizer = tokenizer
         self._with_logprobs = with_logprobs
+        self._echo = echo
         self._offsets: dict[int, int] = {}
 
-    def opening(self, _index: int, /) -> None:
-        return None
+    def opening(self, index: int, /) -> dict[str, Any] | None:
+        if self._echo is None:
+            return None
+        return {"index": index, "text": self._echo[index], "logprobs": None, "finish_reason": None}
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any]:
         logprobs = self._logprobs(index, piece.tokens)
@@ -107,7 +155,7 @@ class CompletionDialect:
     def whole(self, choice: Choice) -> dict[str, Any]:
         return {
             "index": choice.index,
-            "text": choice.text,
+            "text": (self._echo[choice.index] if self._echo else "") + choice.text,
             "logprobs": self._logprobs(choice.index, choice.tokens),
             "finish_reason": choice.finish_reason,
         }

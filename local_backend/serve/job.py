@@ -1,12 +1,14 @@
 """Checks a request against the model and makes it a job for the engine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from local_backend.engine.request import SamplingParams
-from local_backend.serve import errors
+from local_backend.engine.structured import Grammar, GrammarCompiler, GrammarError
+from local_backend.serve import errors, forms
 from local_backend.serve.dialect import ChatDialect, CompletionDialect, Dialect
+from local_backend.serve.messages import render
 from local_backend.serve.schema import ChatRequest, CompletionRequest
 from local_backend.serve.tokenizer import ChatTemplateError, Tokenizer
 
@@ -27,12 +29,26 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """What turns requests into jobs."""
+
+    facts: ModelFacts
+    tokenizer: Tokenizer
+    grammars: GrammarCompiler
+
+
+@dataclass(frozen=True)
 class Job:
-    """A request ready to run: one prompt and its params a choice."""
+    """A request ready to run: one prompt and its params a choice.
+
+    Of every `best_of` answers in a row the likeliest `n` are given.
+    """
 
     dialect: Dialect
     prompts: Sequence[Sequence[int]]
     params: Sequence[SamplingParams]
+    n: int
+    best_of: int
     stop: Sequence[str]
     prompt_tokens: int
     stream: bool
@@ -41,48 +57,69 @@ class Job:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What the two endpoints word differently; `param` names the prompt in error messages."""
+    """What the two endpoints word differently; `param` names the prompt in error messages.
+
+    `begun` are the last tokens of the prompts that belong to the answer.
+    """
 
     dialect: Dialect
     prompts: Sequence[Sequence[int]]
+    begun: Sequence[int]
+    best_of: int
     max_tokens: int | None
     default_max_tokens: int
     top_logprobs: int | None
     param: str
 
 
-def chat_job(request: ChatRequest, facts: ModelFacts, tokenizer: Tokenizer) -> Job:
+def chat_job(request: ChatRequest, model: ServedModel) -> Job:
     """Raises ApiError when the request cannot be run."""
+    tokenizer = model.tokenizer
+    turns, begun_text = render(request.messages, request.callable_tools)
     try:
-        prompt = tokenizer.encode_chat([message.rendered() for message in request.messages])
+        prompt = tokenizer.encode_chat(turns)
     except ChatTemplateError as error:
         raise errors.invalid_request(str(error), "messages") from error
+    begun = tokenizer.encode(begun_text)
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     wanted = _Wanted(
-        dialect=ChatDialect(tokenizer, with_logprobs=top_logprobs is not None),
-        prompts=[prompt],
+        dialect=ChatDialect(tokenizer, top_logprobs is not None, calls_tools=bool(request.callable_tools)),
+        prompts=[[*prompt, *begun]],
+        begun=begun,
+        best_of=request.n,
         max_tokens=request.max_completion_tokens or request.max_tokens,
-        default_max_tokens=facts.default_max_tokens,
+        default_max_tokens=model.facts.default_max_tokens,
         top_logprobs=top_logprobs,
         param="messages",
     )
-    return _job(request, facts, wanted)
+    return _job(request, model, wanted)
 
 
-def completion_job(request: CompletionRequest, facts: ModelFacts, tokenizer: Tokenizer) -> Job:
+def completion_job(request: CompletionRequest, model: ServedModel) -> Job:
     """Raises ApiError when the request cannot be run."""
+    tokenizer = model.tokenizer
+    prompts = [tokenizer.encode(each) if isinstance(each, str) else each for each in request.prompts()]
+    best_of = request.best_of or request.n
+    # The likeliest can only be told by log-probabilities.
+    hidden_logprobs = 0 if best_of > request.n else None
+    echo = (
+        [tokenizer.decode(prompt) for prompt in prompts for _ in range(request.n)] if request.echo else None
+    )
     wanted = _Wanted(
-        dialect=CompletionDialect(tokenizer, with_logprobs=request.logprobs is not None),
-        prompts=[tokenizer.encode(each) if isinstance(each, str) else each for each in request.prompts()],
+        dialect=CompletionDialect(tokenizer, request.logprobs is not None, echo),
+        prompts=prompts,
+        begun=(),
+        best_of=best_of,
         max_tokens=request.max_tokens,
         default_max_tokens=_COMPLETION_TOKENS,
-        top_logprobs=request.logprobs,
+        top_logprobs=hidden_logprobs if request.logprobs is None else request.logprobs,
         param="prompt",
     )
-    return _job(request, facts, wanted)
+    return _job(request, model, wanted)
 
 
-def _job(request: ChatRequest | CompletionRequest, facts: ModelFacts, wanted: _Wanted) -> Job:
+def _job(request: ChatRequest | CompletionRequest, model: ServedModel, wanted: _Wanted) -> Job:
+    facts = model.facts
     if request.model != facts.model_id:
         raise errors.model_not_found(request.model)
     for prompt in wanted.prompts:
@@ -90,20 +127,39 @@ def _job(request: ChatRequest | CompletionRequest, facts: ModelFacts, wanted: _W
     if any(token >= facts.vocab_size for token in request.logit_bias or {}):
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", "logit_bias")
     limit = wanted.max_tokens or wanted.default_max_tokens
+    grammar = _grammar(request, model.grammars, wanted.begun)
     params = [
-        _sampling(request, facts, wanted.top_logprobs, min(limit, facts.max_length - len(prompt)), choice)
+        replace(
+            _sampling(request, facts, wanted.top_logprobs, choice),
+            max_tokens=min(limit, facts.max_length - len(prompt)),
+            grammar=grammar,
+        )
         for prompt in wanted.prompts
-        for choice in range(request.n)
+        for choice in range(wanted.best_of)
     ]
     return Job(
         dialect=wanted.dialect,
-        prompts=[prompt for prompt in wanted.prompts for _ in range(request.n)],
+        prompts=[prompt for prompt in wanted.prompts for _ in range(wanted.best_of)],
         params=params,
+        n=request.n,
+        best_of=wanted.best_of,
         stop=request.stop or [],
         prompt_tokens=sum(len(prompt) for prompt in wanted.prompts),
         stream=request.stream,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
+
+
+def _grammar(
+    request: ChatRequest | CompletionRequest, grammars: GrammarCompiler, begun: Sequence[int]
+) -> Grammar | None:
+    form = forms.wanted(request)
+    if form is None:
+        return None
+    try:
+        return grammars.compile(form.grammar, begun)
+    except GrammarError as error:
+        raise errors.invalid_request(f"{form.param}: {error}", form.param) from error
 
 
 def _check_prompt(prompt: Sequence[int], wanted: int | None, facts: ModelFacts, param: str) -> None:
@@ -123,12 +179,11 @@ def _sampling(
     request: ChatRequest | CompletionRequest,
     facts: ModelFacts,
     top_logprobs: int | None,
-    max_tokens: int,
     choice: int,
 ) -> SamplingParams:
     defaults = facts.sampling_defaults
     return SamplingParams(
-        max_tokens=max_tokens,
+        max_tokens=facts.max_length,
         temperature=_first(request.temperature, defaults.get("temperature"), 1.0),
         top_p=_first(request.top_p, defaults.get("top_p"), 1.0),
         top_k=max(request.top_k or 0, 0),

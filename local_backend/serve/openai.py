@@ -22,12 +22,11 @@ from local_backend.engine.engine import Engine, EngineStopped
 from local_backend.serve import errors
 from local_backend.serve.caller import Caller, read_caller
 from local_backend.serve.errors import ApiError
-from local_backend.serve.job import Job, ModelFacts, chat_job, completion_job
+from local_backend.serve.job import Job, ServedModel, chat_job, completion_job
 from local_backend.serve.metrics import Metrics
 from local_backend.serve.reply import Outcome, Reply
 from local_backend.serve.response import GenerationResponse
 from local_backend.serve.schema import ChatRequest, CompletionRequest
-from local_backend.serve.tokenizer import Tokenizer
 
 log = logging.getLogger("local_backend.access")
 
@@ -40,8 +39,7 @@ class Service:
     """Everything the endpoints work with."""
 
     engine: Engine
-    tokenizer: Tokenizer
-    facts: ModelFacts
+    model: ServedModel
     metrics: Metrics
 
 
@@ -85,13 +83,16 @@ class _Endpoints:
         return _json({"object": "list", "data": [self._model_card()]})
 
     async def model(self, request: Request) -> Response:
-        if (name := request.path_params["model"]) != self._service.facts.model_id:
+        if (name := request.path_params["model"]) != self._service.model.facts.model_id:
             raise errors.model_not_found(name)
         return _json(self._model_card())
 
     async def health(self, _request: Request) -> Response:
         engine = self._service.engine
-        body = {"status": "ok" if engine.is_running else "failed", "model": self._service.facts.model_id}
+        body = {
+            "status": "ok" if engine.is_running else "failed",
+            "model": self._service.model.facts.model_id,
+        }
         return _json(body, 200 if engine.is_running else 503)
 
     async def load(self, _request: Request) -> Response:
@@ -115,7 +116,7 @@ class _Endpoints:
         request: Request,
         endpoint: str,
         schema: type[_Body],
-        make_job: Callable[[_Body, ModelFacts, Tokenizer], Job],
+        make_job: Callable[[_Body, ServedModel], Job],
     ) -> GenerationResponse:
         arrived = now()
         request_id = request.headers.get("x-request-id") or secrets.token_hex(12)
@@ -127,7 +128,7 @@ class _Endpoints:
         try:
             caller = read_caller(request)
             body = await _read(request, schema)
-            job = await asyncio.to_thread(make_job, body, self._service.facts, self._service.tokenizer)
+            job = await asyncio.to_thread(make_job, body, self._service.model)
             reply = self._start(job, caller)
         except ApiError as error:
             on_end(error.status, Outcome())
@@ -147,10 +148,10 @@ class _Endpoints:
             raise errors.queue_full(full.retry_after) from full
         except EngineStopped as stopped:
             raise errors.shutting_down() from stopped
-        return Reply(job, generation, self._service.facts, self._service.tokenizer)
+        return Reply(job, generation, self._service.model)
 
     def _model_card(self) -> dict[str, object]:
-        facts = self._service.facts
+        facts = self._service.model.facts
         return {
             "id": facts.model_id,
             "object": "model",

@@ -2,7 +2,8 @@
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import orjson
@@ -12,9 +13,8 @@ from local_backend.engine.engine import Generation
 from local_backend.engine.request import Finished, FinishReason
 from local_backend.serve import errors
 from local_backend.serve.dialect import Choice
-from local_backend.serve.job import Job, ModelFacts
+from local_backend.serve.job import Job, ServedModel
 from local_backend.serve.text import Piece, TextStream
-from local_backend.serve.tokenizer import Tokenizer
 
 
 @dataclass
@@ -30,16 +30,16 @@ class Outcome:
 class Reply:
     """One job in flight. Iterate `whole` or `events` once; `outcome` is filled on the way."""
 
-    def __init__(self, job: Job, generation: Generation, facts: ModelFacts, tokenizer: Tokenizer) -> None:
+    def __init__(self, job: Job, generation: Generation, model: ServedModel) -> None:
         self._job = job
         self._generation = generation
         self._arrived = now()
-        self._streams = [TextStream(tokenizer, job.stop) for _ in job.prompts]
+        self._streams = [TextStream(model.tokenizer, job.stop) for _ in job.prompts]
         self._frame = {
             "id": job.dialect.id_prefix + secrets.token_hex(12),
             "created": unix_time(),
-            "model": facts.model_id,
-            "system_fingerprint": "fp_" + facts.fingerprint,
+            "model": model.facts.model_id,
+            "system_fingerprint": "fp_" + model.facts.fingerprint,
         }
         self.outcome = Outcome(prompt_tokens=job.prompt_tokens)
 
@@ -56,7 +56,7 @@ class Reply:
                 choices[index].tokens += event.tokens
             else:
                 choices[index].finish_reason = event
-        worded = [self._job.dialect.whole(choice) for choice in choices]
+        worded = [self._job.dialect.whole(choice) for choice in self._chosen(choices)]
         return {
             **self._frame,
             "object": self._job.dialect.whole_object,
@@ -74,7 +74,8 @@ class Reply:
                 if (opening := dialect.opening(index)) is not None:
                     yield self._chunk([opening])
             if isinstance(event, Piece):
-                yield self._chunk([dialect.piece(index, event)])
+                if (piece := dialect.piece(index, event)) is not None:
+                    yield self._chunk([piece])
             else:
                 yield self._chunk([dialect.closing(index, event)])
         if self._job.include_usage:
@@ -108,6 +109,15 @@ class Reply:
                 self.outcome.finish_reasons.append(reason.value)
                 yield index, reason.value
 
+    def _chosen(self, choices: list[Choice]) -> list[Choice]:
+        """The likeliest n of every best_of, by the mean log-probability of their tokens."""
+        n, best_of = self._job.n, self._job.best_of
+        if n == best_of:
+            return choices
+        groups = [choices[start : start + best_of] for start in range(0, len(choices), best_of)]
+        chosen = [choice for group in groups for choice in sorted(group, key=_likelihood, reverse=True)[:n]]
+        return [replace(choice, index=index) for index, choice in enumerate(chosen)]
+
     def _chunk(self, choices: list[dict[str, Any]], usage: Mapping[str, Any] | None = None) -> bytes:
         body = {**self._frame, "object": self._job.dialect.chunk_object, "choices": choices}
         if self._job.include_usage:
@@ -117,6 +127,10 @@ class Reply:
     def _usage(self) -> dict[str, int]:
         prompt, completion = self.outcome.prompt_tokens, self.outcome.completion_tokens
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _likelihood(choice: Choice) -> float:
+    return fmean([token.logprob or 0.0 for token in choice.tokens] or [0.0])
 
 
 def event_bytes(body: Mapping[str, Any]) -> bytes:

@@ -55,6 +55,10 @@ class Tokenizer:
             raise ChatTemplateError(f"the model's chat template refuses these messages: {error}") from error
         return self.encode(text)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that tokens write."""
+        return b"".join(map(self.spelling, tokens)).decode(errors="replace")
+
     def spelling(self, token: int) -> bytes:
         """The bytes that a token writes; none for control tokens and for ids beyond the vocabulary."""
         return self._bytes[token] if token < len(self._bytes) else b""

@@ -137,7 +137,7 @@ def test_models(client: openai.OpenAI) -> None:
             "context_length_exceeded",
         ),
         ({"logit_bias": {"60000": 1}}, 400, "logit_bias", None),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format.type", None),
+        ({"response_format": {"type": "xml"}}, 400, "response_format", None),
     ],
 )
 def test_wrong_requests_get_openais_errors(
