@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from policies.consumption import consumption
 from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhausted, RateLimited
@@ -48,8 +49,7 @@ class Allotment:
         object.__setattr__(self, "priced", Dimension.SPEND in counted)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a call needs: its caller's limits, an estimate of its tokens, and their prices.
 
     ``estimate`` is the prompt and the most that the answer may take; prices are per token, those of the

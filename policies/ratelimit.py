@@ -173,8 +173,7 @@ def reset(limit: Limit, amount: float, now: float) -> float:
     return end - now
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a store says of a set of charges: all of them were made, or none.
 
     ``amounts`` is what each bucket held before, ``at`` the store's time. ``outage`` tells that a limit
