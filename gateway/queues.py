@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from weakref import WeakValueDictionary
 
 from gateway.parts import Parts
-from gateway.settings import Tier
+from gateway.settings import DEFAULT_TIER, Tier
 from gateway.upstreams import Upstream
 from policies.fairqueue import AdmissionOptions
 from policies.seating import Seating
@@ -49,6 +49,11 @@ class Queues:
         }
         for seating in list(self._known.values()):
             seating.rule(self._tiers)
+
+    def weight(self, tier: str) -> float:
+        """What a tier weighs against others."""
+        options = self._tiers.get(tier) or self._tiers.get(DEFAULT_TIER)
+        return 1.0 if options is None else options.weight
 
     def counts(self) -> tuple[Counter[str], Counter[str]]:
         """How many calls of each tier are under way, and how many wait."""

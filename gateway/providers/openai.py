@@ -7,6 +7,7 @@ import httpx
 import orjson
 
 from gateway.providers import classify
+from gateway.providers.caller import CallerHeaders
 from gateway.providers.dialect import Account
 from gateway.providers.encoding import accepted, compressed
 from gateway.providers.headers import headroom
@@ -17,9 +18,9 @@ _OK = 200
 
 
 class OpenAIUpstream:
-    """The innermost service: one model of one account."""
+    """The innermost service: one model of one account, told who calls where there are ``caller_headers``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it reaches, and its ports
         self,
         account: Account,
         model: str,
@@ -27,6 +28,7 @@ class OpenAIUpstream:
         *,
         connect_timeout: float,
         wall_time: Callable[[], float],
+        caller_headers: CallerHeaders | None = None,
     ) -> None:
         self._account = account
         self._model = model
@@ -40,6 +42,7 @@ class OpenAIUpstream:
         self._body_headers = httpx.Headers([*shared, *body])
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._wall_time = wall_time
+        self._caller_headers = caller_headers
 
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
@@ -75,6 +78,8 @@ class OpenAIUpstream:
         )
         request.read()
         request.headers["x-request-id"] = call.id
+        if self._caller_headers is not None:
+            request.headers.update(self._caller_headers(call))
         if encoding is not None:
             request.headers["content-encoding"] = encoding
         return request
