@@ -1,7 +1,8 @@
 """From a finished request to its entries in the usage ledger: what it used, and what that cost.
 
 A request is one entry. Attempts that a provider bills beside the answer, such as the loser of a hedge where
-it bills what was cancelled, are entries of their own; failed attempts are nobody's cost.
+it bills what was cancelled, are entries of their own, and so is what the cache fetches anew; failed attempts
+are nobody's cost.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from gateway.stores.ledger import EXTRA, Entry
 from policies.billing import billed_attempts
 from policies.consumption import consumption
 from policies.errors import GatewayError
-from policies.service import LOST, OK, Attempt, Call, Estimate, Operation, Reply, Usage
+from policies.facts import CacheRefreshed, Fact
+from policies.ports import Meter
+from policies.service import CANCELLED, LOST, OK, PENDING, Attempt, Call, Estimate, Operation, Reply, Usage
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
@@ -39,6 +42,19 @@ class Ended:
     reply: Reply | None
     failure: GatewayError | None
     characters: int
+
+
+class RefreshesEntered:
+    """A ``Meter`` in front of ``meter`` that has ``enter`` hear of what the cache fetched anew."""
+
+    def __init__(self, meter: Meter, enter: Callable[[CacheRefreshed], None]) -> None:
+        self._meter = meter
+        self._enter = enter
+
+    def emit(self, fact: Fact) -> None:
+        self._meter.emit(fact)
+        if isinstance(fact, CacheRefreshed):
+            self._enter(fact)
 
 
 class Bookkeeping:
@@ -85,25 +101,51 @@ class Bookkeeping:
         if call is not None:
             entry.tier = call.tier
             entry.model, entry.route, entry.stream = _name(call.model), call.route, call.stream
-            self._account(entry, call, ended)
+            self._account(entry, call, ended.reply, ended.failure, ended.characters)
         self._ledger.note(entry)
 
-    def _account(self, entry: Entry, call: Call, ended: Ended) -> None:
-        reply = ended.reply
-        usage, estimated = consumption(
-            call, reply, ended.failure, characters=ended.characters, estimate=self._estimate
+    def enter_refresh(self, refreshed: CacheRefreshed) -> None:
+        """Note what the cache fetched anew, if that was an upstream's work and not another call's."""
+        call = refreshed.call
+        if not call.attempts:
+            return
+        last = call.attempts[-1]
+        entry = Entry(
+            at=self._wall_time(),
+            request=call.id,
+            tenant=call.tenant,
+            key_id=call.key,
+            tier=call.tier,
+            operation=call.operation.value,
+            outcome=refreshed.outcome,
+            status=0,
+            duration=last.duration,
+            first_token=last.first_event,
+            model=_name(call.model),
+            route=call.route,
+            stream=call.stream,
+            kind=EXTRA,
+            requests=0,
         )
+        self._account(entry, call, refreshed.reply, None, call.delivered)
+        if entry.upstream:
+            self._ledger.note(entry)
+
+    def _account(
+        self, entry: Entry, call: Call, reply: Reply | None, failure: GatewayError | None, characters: int
+    ) -> None:
+        usage, estimated = consumption(call, reply, failure, characters=characters, estimate=self._estimate)
         if reply is not None:
             entry.served_model = _name(reply.model)
             entry.cache_hit = reply.cached is not None and reply.cached.served
             entry.upstream = "" if entry.cache_hit else reply.upstream
         elif estimated:
-            sent = call.attempts[-1]
+            sent = next(each for each in reversed(call.attempts) if each.outcome == CANCELLED)
             entry.upstream, entry.served_model = sent.upstream, _name(sent.model)
         usage = _sound(usage)
         billed = reply is not None or self._bills_cancelled(entry.upstream)
         self._fill(entry, usage, estimated=estimated, billed=billed)
-        if len(call.attempts) > 1:
+        if len(call.attempts) > 1 and not (entry.cache_hit or _shared(call)):
             self._note_extras(entry, usage, call)
 
     def _fill(self, entry: Entry, usage: Usage, *, estimated: bool, billed: bool) -> None:
@@ -132,6 +174,11 @@ class Bookkeeping:
             )
             self._fill(extra, replace(usage, cost=None), estimated=True, billed=True)
             self._ledger.note(extra)
+
+
+def _shared(call: Call) -> bool:
+    """Whether attempts go on for another call, which inherits all of them."""
+    return any(attempt.outcome == PENDING for attempt in call.attempts)
 
 
 def _answering(entry: Entry, call: Call) -> Attempt | None:

@@ -11,7 +11,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
-from gateway.bookkeeping import Bookkeeping
+from gateway.bookkeeping import Bookkeeping, RefreshesEntered
 from gateway.cache.caching import Caching, Neighbours
 from gateway.claims import Claims
 from gateway.counts import Counts
@@ -36,6 +36,7 @@ from gateway.stores.usage import UsageReader
 from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
+from policies.facts import CacheRefreshed
 from policies.limits import RateLimit
 from policies.ports import Clock, Meter
 from policies.service import Service
@@ -135,7 +136,13 @@ class Serving:
         self._tasks: set[asyncio.Task[None]] = set()
         shared = settings.store.get_secret_value() != MEMORY
         neighbours = Neighbours(stores.engine, counts.client, keeps=shared)
-        self.caching = Caching(settings.cache, neighbours, parts, self.spawn)
+        self.caching = Caching(
+            settings.cache,
+            neighbours,
+            parts,
+            spawn=self.spawn,
+            meter=RefreshesEntered(parts.meter, self._enter_refresh),
+        )
         self._apply(settings)
 
     async def start(self) -> None:
@@ -218,6 +225,16 @@ class Serving:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """End what runs beside requests, so that what it used is in the books."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _enter_refresh(self, refreshed: CacheRefreshed) -> None:
+        self.books.enter_refresh(refreshed)
 
     def _warm_up(self) -> None:
         """Have connections to all providers before the first call needs one."""

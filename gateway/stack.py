@@ -8,6 +8,7 @@ from gateway.cache.caching import Caching
 from gateway.catalogue import Catalogue, Entry
 from gateway.estimates import TokenEstimates
 from gateway.parts import Parts
+from gateway.providers.caller import caller_headers
 from gateway.providers.dialect import Account
 from gateway.providers.openai import OpenAIUpstream
 from gateway.queues import Queues
@@ -73,6 +74,7 @@ class Stacks:
         self._limit = limit
         self._caching = caching
         self.budgets: dict[tuple[str, int], RetryBudget] = {}
+        self._callers = caller_headers(roads.queues.weight)
         self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
         self._continuing_accounts = {
             account.name
@@ -159,7 +161,7 @@ class Stacks:
             clock=parts.clock,
             wall_time=parts.wall_time,
             spawn=caching.spawn,
-            meter=parts.meter,
+            meter=caching.meter,
         )
 
     def _trusted(self, model: Model) -> Trusted:
@@ -186,6 +188,7 @@ class Stacks:
             parts.transport,
             connect_timeout=timeouts.connect,
             wall_time=parts.wall_time,
+            caller_headers=self._callers if isinstance(upstream.provider, LocalProvider) else None,
         )
         # Innermost: times what the upstream does, and no waiting of our own.
         service = SilenceTimers(

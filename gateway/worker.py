@@ -131,6 +131,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
         entering.cancel()
         pruning.cancel()
         leasing.cancel()
+        await serving.aclose()
         await serving.caching.aclose()
         await serving.ledger.close()
         await counts.aclose()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from policies.errors import GatewayError
-from policies.service import Call, Estimate, Reply, Usage
+from policies.service import CANCELLED, Call, Estimate, Reply, Usage
 
 _CHARACTERS_PER_TOKEN = 4
 _NOTHING = Usage()
@@ -32,11 +32,11 @@ def consumption(
 ) -> Consumption:
     """What a call that is over used, of whose answer so many ``characters`` were delivered.
 
-    Nothing, if nobody answered it, if it never was sent, or if the cache had the answer. Leaving before
-    the first content costs the prompt.
+    Nothing, if nobody answered it, if it never was sent, if the cache had the answer, or if its attempt
+    goes on for another call, which shares it and pays. Leaving before the first content costs the prompt.
     """
     if reply is None:
-        if failure is not None or not call.attempts:
+        if failure is not None or not any(attempt.outcome == CANCELLED for attempt in call.attempts):
             return Consumption(_NOTHING)
         return Consumption(Usage(input=estimate(call).input), estimated=True)
     if reply.cached is not None and reply.cached.served:

@@ -112,7 +112,8 @@ class Attempt:
 class Call:
     """One client request: its body, passed through opaquely, and the facts that policies decide on.
 
-    ``route`` is the configured name or glob that ``model`` matched.
+    ``route`` is the configured name or glob that ``model`` matched. ``key`` is the id of its sender's key.
+    ``trace`` is the caller's own, which no policy looks at.
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
     for its turn. ``attempts`` is the call's
     history, appended to by whoever tried an upstream; ``delivered`` is how many characters of the answer's
@@ -129,6 +130,8 @@ class Call:
     route: str = ""
     tenant: str = ""
     tier: str = ""
+    key: str = ""
+    trace: object | None = None
     arrived: float = 0.0
     deadline: float = math.inf
     queued: float = 0.0

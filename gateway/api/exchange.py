@@ -118,6 +118,7 @@ class Exchange:
             route=entry.name,
             tenant=key.tenant,
             tier=key.tier,
+            key=key.id,
             arrived=self._arrived,
             directives=UNSAID if said is None else directives.parse(said.decode("latin-1")),
             allotment=serving.claims.allotment_of(key),

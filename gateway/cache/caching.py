@@ -19,6 +19,7 @@ from gateway.settings.caching import Cache
 from gateway.stores.redis.connect import Client, close, connect
 from policies.cache.exact import Spawn
 from policies.facts import CacheEvicted
+from policies.ports import Meter
 
 _PATIENCE = 5.0
 _HORIZON = 90 * 86400.0
@@ -38,11 +39,17 @@ class Neighbours:
 
 
 class Caching:
-    """``store`` has the answers, ``leases`` tell whose turn it is to ask. Run ``keep`` as a task."""
+    """``store`` has the answers, ``leases`` tell whose turn it is to ask. Run ``keep`` as a task.
 
-    def __init__(self, settings: Cache, neighbours: Neighbours, parts: Parts, spawn: Spawn) -> None:
+    ``meter`` hears what routes' caches do.
+    """
+
+    def __init__(
+        self, settings: Cache, neighbours: Neighbours, parts: Parts, *, spawn: Spawn, meter: Meter
+    ) -> None:
         self._parts = parts
         self.spawn = spawn
+        self.meter = meter
         redis = neighbours.redis
         self.purges = Purges()
         self.leases = (

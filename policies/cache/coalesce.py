@@ -59,7 +59,7 @@ class Coalesce:
         flight = self._flights.get(name)
         if flight is None:
             flight = self._flights[name] = Flight(self._inner(call), lambda ended: self._land(name, ended))
-        reader = Reader(flight)
+        reader = Reader(flight, call)
         try:
             await reader.board()
         except BaseException:

@@ -2,7 +2,8 @@
 
 Freshness as in RFC 9111; stale-while-revalidate and stale-if-error as in RFC 5861: an old answer goes out at
 once while a new one is fetched beside it, and in an outage it goes out as long as it is of any use.
-A semantic index is asked where no equal call was answered.
+A semantic index is asked where no equal call was answered; some of what it gives is fetched anew beside it,
+which tells whether it was right.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,7 +20,7 @@ from policies.errors import GatewayError, NotCached
 from policies.facts import CacheAsked, CacheRefreshed
 from policies.observe import outcome_of
 from policies.ports import CacheStore, Clock, Meter, SemanticIndex
-from policies.service import OK, CacheState, CacheStatus, Call, Reply, Service
+from policies.service import CANCELLED, CacheState, CacheStatus, Call, Reply, Service
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine beside the request that asked for it."""
@@ -85,8 +86,11 @@ class Cache:
                 return
         if use is Freshness.GONE and self._shelf.semantic is not None and not call.directives.no_cache:
             near = await self._shelf.semantic.nearest(call, scope)
-            if near is not None:
-                async with self._given(call, near[0], CacheState.SEMANTIC, "semantic", near[1]) as reply:
+            if near is not None and self._is_fresh(near.answer, call):
+                if near.verify and not call.directives.only_if_cached:
+                    self._refresh(call, key)
+                state, tier = CacheState.SEMANTIC, "semantic"
+                async with self._given(call, near.answer, state, tier, near.similarity) as reply:
                     yield reply
                 return
         if call.directives.only_if_cached:
@@ -103,6 +107,10 @@ class Cache:
                 raise
         async with self._given(call, answer, CacheState.STALE, tier) as reply:
             yield reply
+
+    def _is_fresh(self, answer: CachedAnswer, call: Call) -> bool:
+        age = answer.age(self._wall_time())
+        return freshness(age, self._options, call.directives) is Freshness.FRESH
 
     @asynccontextmanager
     async def _asked(self, call: Call, state: CacheState) -> AsyncIterator[Reply]:
@@ -128,17 +136,23 @@ class Cache:
             return
         self._refreshing.add(name)
         anew = replace(
-            call, arrived=self._clock.now(), deadline=inf, queued=0.0, attempts=[], directives=UNSAID
+            call,
+            arrived=self._clock.now(),
+            deadline=inf,
+            queued=0.0,
+            attempts=[],
+            delivered=0,
+            directives=UNSAID,
         )
         self._spawn(self._fetch(anew, name))
 
     async def _fetch(self, call: Call, name: tuple[str, bool]) -> None:
         reply: Reply | None = None
-        outcome = OK
+        outcome = CANCELLED
         try:
             async with self._inner(call) as reply:
-                async for _ in reply.events:
-                    pass
+                async for event in reply.events:
+                    call.delivered += len(event.text)
             outcome = outcome_of(reply, None)
         except GatewayError as error:
             outcome = type(error).__name__

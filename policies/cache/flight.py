@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from policies.errors import ShuttingDown
-from policies.service import CacheState, CacheStatus, Event, Reply
+from policies.service import CacheState, CacheStatus, Call, Event, Reply
 
 _PAYS = CacheStatus(CacheState.MISS)
 _SHARES = CacheStatus(CacheState.HIT, tier="flight")
@@ -64,12 +64,16 @@ class Flight:
 
 
 class Reader:
-    """One call's copy of a flight. The first reader of a flight pays for it, or who stays when it leaves."""
+    """One call's copy of a flight. The first reader of a flight pays for it, or who stays when it leaves.
 
-    __slots__ = ("_flight", "_next", "_pays", "reply")
+    Who pays has the flight's attempts in its history.
+    """
 
-    def __init__(self, flight: Flight) -> None:
+    __slots__ = ("_call", "_flight", "_next", "_pays", "reply")
+
+    def __init__(self, flight: Flight, call: Call) -> None:
         self._flight = flight
+        self._call = call
         self._next = 0
         self._pays = not flight.readers
         self.reply = Reply("", "")
@@ -94,9 +98,15 @@ class Reader:
         elif self._pays and not flight.finished:
             self._pays = False
             self._settle()
-            heir = next(iter(flight.readers))
-            heir._pays = True  # noqa: SLF001 - of its own kind
-            heir._settle()  # noqa: SLF001 - of its own kind
+            next(iter(flight.readers))._inherit(self._call)  # noqa: SLF001 - of its own kind
+        elif self._pays:
+            self._settle()
+
+    def _inherit(self, call: Call) -> None:
+        """Pay from now on, in the place of the call that left."""
+        self._pays = True
+        self._call.attempts = call.attempts
+        self._settle()
 
     def _settle(self) -> None:
         """Tell in the reply whether its tokens are this call's."""

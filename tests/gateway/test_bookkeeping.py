@@ -6,10 +6,12 @@ from gateway.settings import Provider
 from gateway.settings.prices import Price
 from gateway.stores.keys import Key
 from gateway.stores.ledger import EXTRA
+from policies.facts import CacheRefreshed
 from policies.service import (
     CANCELLED,
     LOST,
     OK,
+    PENDING,
     Attempt,
     CacheState,
     CacheStatus,
@@ -107,6 +109,51 @@ def test_what_the_cache_had_costs_nothing_and_is_no_upstream_s(books, noted):
     assert (entry.cache_hit, entry.upstream, entry.served_model) == (True, "", "m")
     assert (entry.input, entry.cost) == (0, 0)
     assert books.cost(reply) == 0
+
+
+def refreshed(attempts, reply, outcome=OK):
+    call = make_call(attempts=attempts, tenant="acme", tier="pro", key="key_1", route="m*", model="m1")
+    return CacheRefreshed(call, outcome, reply)
+
+
+def test_what_the_cache_fetches_anew_is_an_extra_of_who_caused_it(books, noted):
+    attempts = [attempt("fast", "UpstreamBusy"), attempt("fast", OK, 0.1)]
+    books.enter_refresh(refreshed(attempts, Reply("fast", "m", usage=USAGE)))
+    (entry,) = noted.entries
+    assert (entry.kind, entry.requests, entry.cost, entry.estimated) == (EXTRA, 0, COST, False)
+    assert (entry.tenant, entry.key_id, entry.tier, entry.model) == ("acme", "key_1", "pro", "m1")
+    assert (entry.upstream, entry.served_model, entry.outcome) == ("fast", "m", OK)
+
+
+def test_what_the_gateway_ends_before_its_first_token_costs_its_prompt(books, noted):
+    books.enter_refresh(refreshed([attempt("bills", CANCELLED)], None, CANCELLED))
+    (entry,) = noted.entries
+    assert (entry.kind, entry.input, entry.cost, entry.estimated) == (EXTRA, 50, 50 * 2000, True)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "reply"),
+    [
+        ([attempt("fast", "UpstreamBusy")], None),
+        ([], Reply("fast", "m", cached=CacheStatus(CacheState.HIT, tier="flight", saved=USAGE))),
+    ],
+)
+def test_a_refresh_that_failed_or_that_shares_another_call_s_answer_is_no_entry(
+    books, noted, attempts, reply
+):
+    books.enter_refresh(refreshed(attempts, reply))
+    assert noted.entries == []
+
+
+def test_attempts_that_go_on_for_another_call_are_entered_with_that_one(books, noted):
+    """Its client left, before the first token and in mid-stream, and others who share the answer stayed."""
+    lost = attempt("bills", LOST)
+    books.enter(ended([lost, attempt("fast", PENDING)], outcome=CANCELLED))
+    served = CacheStatus(CacheState.HIT, tier="flight", saved=None)
+    books.enter(ended([lost, attempt("fast", PENDING, 0.1)], Reply("fast", "m", cached=served)))
+    assert [(entry.kind, entry.input, entry.cost) for entry in noted.entries] == [("answer", 0, 0)] * 2
+    books.enter(ended([lost, attempt("fast", OK, 0.1)], Reply("fast", "m", usage=USAGE)))
+    assert [(entry.kind, entry.input) for entry in noted.entries[2:]] == [(EXTRA, 100), ("answer", 100)]
 
 
 def test_no_count_of_an_upstream_s_is_more_than_a_database_takes(books, noted):

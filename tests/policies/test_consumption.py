@@ -2,15 +2,15 @@ import pytest
 
 from policies.consumption import consumption
 from policies.errors import NoHealthyUpstream, StreamInterrupted
-from policies.service import Attempt, CacheState, CacheStatus, Reply, Usage
+from policies.service import CANCELLED, LOST, PENDING, Attempt, CacheState, CacheStatus, Reply, Usage
 from tests.kit.upstream import make_call
 
 ESTIMATE = Usage(input=10, output=100)
 TOLD = Usage(input=3, output=2, cached_input=1)
 
 
-def used(reply, failure=None, *, characters=0, sent=True):
-    call = make_call(attempts=[Attempt("up", "m")] if sent else [])
+def used(reply, failure=None, *, characters=0, attempts=(CANCELLED,)):
+    call = make_call(attempts=[Attempt("up", "m", outcome) for outcome in attempts])
     return consumption(call, reply, failure, characters=characters, estimate=lambda _: ESTIMATE)
 
 
@@ -34,7 +34,12 @@ def test_a_whole_answer_without_a_count_is_the_estimate():
 
 def test_who_leaves_before_the_first_content_used_the_prompt_if_it_was_sent():
     assert used(None) == (Usage(input=10), True)
-    assert used(None, sent=False) == (Usage(), False)
+    assert used(None, attempts=["UpstreamBusy", CANCELLED, LOST]) == (Usage(input=10), True)
+
+
+@pytest.mark.parametrize("attempts", [(), ("UpstreamBusy",), (PENDING,), (LOST, PENDING)])
+def test_who_leaves_before_anything_was_sent_or_while_it_goes_on_for_others_used_nothing(attempts):
+    assert used(None, attempts=attempts) == (Usage(), False)
 
 
 def test_what_nobody_answered_is_nothing():

@@ -18,7 +18,7 @@ from policies.facts import LimitReached, ReservationSettled
 from policies.limits import Allotment, Claim, HeldSlots, RateLimit
 from policies.memory import MemoryStore
 from policies.ratelimit import Bucket, Dimension, Limit, Verdict, Window
-from policies.service import Attempt, Usage
+from policies.service import CANCELLED, Attempt, Usage
 from tests.kit.upstream import RecordingMeter, ScriptedUpstream, Wait, make_call, read_text
 from tests.kit.virtual_time import LoopClock, run_virtual
 
@@ -108,7 +108,7 @@ def test_a_stream_that_breaks_costs_what_was_delivered():
     run_virtual(check())
 
 
-SENT = [Attempt("up", "m")]
+SENT = [Attempt("up", "m", CANCELLED)]
 
 
 @pytest.mark.parametrize(

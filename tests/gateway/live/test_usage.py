@@ -1,5 +1,6 @@
 """The usage ledger as operators see it: what each request left there, as JSON, as CSV and in a terminal."""
 
+import asyncio
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ import re
 import socket
 from datetime import UTC, datetime
 
+import httpx
 import openai
 import pytest
 
@@ -51,6 +53,7 @@ def books(upstream, tmp_path_factory):
         "fake/*": {"route": ["up/*"], **one},
         "free": {"route": ["free/fake/ok"]},
         "billed-*": {"route": ["bills/*"], **one},
+        "cached/*": {"route": ["up/*"], "cache": {"exact": "1s", "stale_while_revalidate": "1h"}, **one},
         "hedged-bills": hedged("bills"),
         "hedged-stops": hedged("stops"),
     }
@@ -59,7 +62,12 @@ def books(upstream, tmp_path_factory):
         {"name": "small", "key": "tg-small", "tenant": "=small", "models": ["fake/ok"]},
     ]
     config = processes.settings(
-        upstream.url, folder / "keys.db", providers=providers(upstream.url), models=models, keys=keys
+        upstream.url,
+        folder / "keys.db",
+        providers=providers(upstream.url),
+        models=models,
+        keys=keys,
+        cache={"path": str(folder / "cache.db")},
     )
     with processes.gateway(folder, config) as running:
         yield running
@@ -246,6 +254,62 @@ def test_groups_add_up_to_the_totals(client, admin):
     detail = admin.get("/admin/usage/requests", params={"limit": 1000}).json()
     assert sum(one["requests"] for one in detail) == totals["requests"]
     assert sum(one["input_tokens"] for one in detail) == totals["input_tokens"]
+
+
+def test_what_the_cache_fetches_anew_is_a_row_beside_the_request_s(client, admin):
+    body = {**chat("ok"), "model": "cached/ok", "temperature": 0}
+    first, _ = send(client, body)
+    assert tokens(row(admin, first)) == (7, 12)
+
+    def stale():
+        identity, response = send(client, body)
+        return identity if response.headers["x-tidegate-cache"] == "stale" else None
+
+    identity = eventually(stale)
+
+    def both():
+        found = {one["kind"]: one for one in rows(admin, identity)}
+        return found if len(found) == 2 else None
+
+    found = eventually(both)
+    answer, extra = found["answer"], found["extra"]
+    assert (answer["cache_hit"], tokens(answer), answer["cost"]) == (True, (0, 0), 0)
+    assert (extra["cache_hit"], tokens(extra), extra["requests"]) == (False, (7, 12), 0)
+    assert extra["cost"] == pytest.approx(DOLLARS)
+    assert [extra[name] for name in ("tenant", "key", "upstream")] == [answer["tenant"], answer["key"], "up"]
+
+
+@pytest.mark.parametrize("wait", ["first=1", "gap=0.1"])
+async def test_an_answer_that_two_share_is_paid_once_when_the_first_leaves(
+    books, client, admin, upstream, wait
+):
+    body = {**chat("ok", stream=True), "model": f"cached/ok:{wait}", "temperature": 0}
+    payer, heir = new_id(), new_id()
+
+    def joined():
+        found = re.search(
+            r"^tidegate_cache_coalesced_total{[^}]*} (\S+)$", client.get("/metrics").text, re.MULTILINE
+        )
+        return float(found[1]) if found else 0.0
+
+    async def ask(identity):
+        headers = {"authorization": f"Bearer {CLIENT_KEY}", "x-request-id": identity}
+        async with httpx.AsyncClient(base_url=books.url, headers=headers, verify=False) as asking:
+            return await asking.post(CHAT, json=body)
+
+    before = joined()
+    leaving = asyncio.create_task(ask(payer))
+    await asyncio.to_thread(upstream.reached, payer)
+    staying = asyncio.create_task(ask(heir))
+    await asyncio.to_thread(eventually, lambda: joined() > before)
+    leaving.cancel()
+    assert (await staying).status_code == 200
+    left, stayed = row(admin, payer), row(admin, heir)
+    assert (tokens(left), left["cost"]) == ((0, 0), 0)
+    assert (tokens(stayed), stayed["cost"]) == ((7, 12), pytest.approx(DOLLARS))
+    assert (stayed["upstream"], stayed["cache_hit"]) == ("up", False)
+    assert len(upstream.seen(payer)) == 1
+    assert upstream.seen(heir) == []
 
 
 def test_a_tenant_has_its_own(books, admin):

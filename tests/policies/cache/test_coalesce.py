@@ -4,9 +4,11 @@ import pytest
 
 from policies.errors import DeadlineExceeded, StreamInterrupted, UpstreamUnavailable
 from policies.facts import CallCoalesced
+from policies.observe import ObserveAttempts
 from tests.kit.answering import AnsweringUpstream
 from tests.kit.caching import Scene, ask, now
-from tests.kit.virtual_time import run_virtual
+from tests.kit.upstream import RecordingMeter
+from tests.kit.virtual_time import LoopClock, run_virtual
 
 
 async def gathered(scene, calls):
@@ -68,6 +70,26 @@ def test_a_leader_that_leaves_takes_only_its_copy_along(after):
         assert next(usage for _, served, usage in answers if not served).output == 2
         assert scene.upstream.opened == 1
         assert (await scene.read(ask(stream=True)))[0] == "hit"
+
+    run_virtual(story())
+
+
+@pytest.mark.parametrize("after", [5, 15])
+def test_who_pays_has_the_attempts(after):
+    async def story():
+        upstream = AnsweringUpstream(["one two three"], pause=10)
+        scene = Scene(
+            ObserveAttempts(upstream, upstream="up", model="m", clock=LoopClock(), meter=RecordingMeter())
+        )
+        first, heir, third = (ask(stream=True) for _ in range(3))
+        tasks = [asyncio.create_task(scene.read(call)) for call in (first, heir, third)]
+        await asyncio.sleep(after)
+        tasks[0].cancel()
+        await asyncio.wait({tasks[0]})
+        assert [attempt.outcome for attempt in first.attempts] == ["pending"]
+        await asyncio.gather(*tasks[1:])
+        assert [attempt.outcome for attempt in heir.attempts] == ["ok"]
+        assert third.attempts == []
 
     run_virtual(story())
 
