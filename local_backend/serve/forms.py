@@ -65,6 +65,11 @@ def regex(pattern: str) -> str:
     return LLMatcher.grammar_from_regex(pattern)
 
 
+def beginning(text: str) -> str:
+    """Any text that begins with this one."""
+    return "\n".join([f"start: {json.dumps(text)} TEXT", r"TEXT: /(.|\n)*/"])
+
+
 def tool_calls(tools: Mapping[str, Mapping[str, Any]], *, required: bool, parallel: bool) -> str:
     """Calls of tools, each a name with its parameters' schema; with text before them unless required."""
     bodies = " | ".join(_body(name, parameters) for name, parameters in tools.items())

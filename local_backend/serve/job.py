@@ -41,7 +41,8 @@ class ServedModel:
 class Job:
     """A request ready to run: one prompt and its params a choice.
 
-    Of every `best_of` answers in a row the likeliest `n` are given.
+    Of every `best_of` answers in a row the likeliest `n` are given. Each first writes again the last
+    `repeated` bytes of what it goes on from.
     """
 
     dialect: Dialect
@@ -50,6 +51,7 @@ class Job:
     n: int
     best_of: int
     stop: Sequence[str]
+    repeated: int
     prompt_tokens: int
     stream: bool
     include_usage: bool
@@ -127,39 +129,57 @@ def _job(request: ChatRequest | CompletionRequest, model: ServedModel, wanted: _
     if any(token >= facts.vocab_size for token in request.logit_bias or {}):
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", "logit_bias")
     limit = wanted.max_tokens or wanted.default_max_tokens
-    grammar = _grammar(request, model.grammars, wanted.begun)
+    start = _start(request, model, wanted)
+    prompts = [prompt[: len(prompt) - start.taken_back] for prompt in wanted.prompts]
     params = [
         replace(
             _sampling(request, facts, wanted.top_logprobs, choice),
-            max_tokens=min(limit, facts.max_length - len(prompt)),
-            grammar=grammar,
+            max_tokens=min(limit + start.taken_back, facts.max_length - len(prompt)),
+            grammar=start.grammar,
         )
-        for prompt in wanted.prompts
+        for prompt in prompts
         for choice in range(wanted.best_of)
     ]
     return Job(
         dialect=wanted.dialect,
-        prompts=[prompt for prompt in wanted.prompts for _ in range(wanted.best_of)],
+        prompts=[prompt for prompt in prompts for _ in range(wanted.best_of)],
         params=params,
         n=request.n,
         best_of=wanted.best_of,
         stop=request.stop or [],
+        repeated=start.repeated,
         prompt_tokens=sum(len(prompt) for prompt in wanted.prompts),
         stream=request.stream,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
 
 
-def _grammar(
-    request: ChatRequest | CompletionRequest, grammars: GrammarCompiler, begun: Sequence[int]
-) -> Grammar | None:
+@dataclass(frozen=True)
+class _Start:
+    """How answers begin: tokens taken back from the prompt, and the bytes that are written again for them."""
+
+    grammar: Grammar | None = None
+    taken_back: int = 0
+    repeated: int = 0
+
+
+def _start(request: ChatRequest | CompletionRequest, model: ServedModel, wanted: _Wanted) -> _Start:
+    """The form of the answer; with none, that it writes the last word of what it goes on from again.
+
+    Only so are its tokens those that it would have had without a break (token healing).
+    """
+    begun, tokenizer = wanted.begun, model.tokenizer
     form = forms.wanted(request)
-    if form is None:
-        return None
-    try:
-        return grammars.compile(form.grammar, begun)
-    except GrammarError as error:
-        raise errors.invalid_request(f"{form.param}: {error}", form.param) from error
+    if form is not None:
+        try:
+            return _Start(model.grammars.compile(form.grammar, begun))
+        except GrammarError as error:
+            raise errors.invalid_request(f"{form.param}: {error}", form.param) from error
+    if not begun:
+        return _Start()
+    word = begun[tokenizer.last_word(begun) :]
+    text = tokenizer.decode(word)
+    return _Start(model.grammars.compile(forms.beginning(text)), len(word), len(text.encode()))
 
 
 def _check_prompt(prompt: Sequence[int], wanted: int | None, facts: ModelFacts, param: str) -> None:

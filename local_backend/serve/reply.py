@@ -34,7 +34,7 @@ class Reply:
         self._job = job
         self._generation = generation
         self._arrived = now()
-        self._streams = [TextStream(model.tokenizer, job.stop) for _ in job.prompts]
+        self._streams = [TextStream(model.tokenizer, job.stop, job.repeated) for _ in job.prompts]
         self._frame = {
             "id": job.dialect.id_prefix + secrets.token_hex(12),
             "created": unix_time(),
@@ -92,8 +92,9 @@ class Reply:
             if not isinstance(event, Finished):
                 if self.outcome.first_token_seconds is None:
                     self.outcome.first_token_seconds = now() - self._arrived
-                self.outcome.completion_tokens += 1
+                self.outcome.completion_tokens -= stream.tokens
                 piece = stream.push(event)
+                self.outcome.completion_tokens += stream.tokens
                 reason = FinishReason.STOP if stream.stopped else None
             else:
                 piece, reason = stream.flush(), event.reason

@@ -20,23 +20,33 @@ class TextStream:
     """Detokenises one sequence incrementally and watches for stop strings.
 
     Text is held back while it could still turn into a stop string or is only part of a character; a stop
-    string that spans tokens is found as well as one inside a token.
+    string that spans tokens is found as well as one inside a token. What the sequence writes again of an
+    answer that it goes on from is dropped; `tokens` counts those that write more.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], repeated: int = 0) -> None:
+        """`repeated` is in bytes."""
         self._tokenizer = tokenizer
+        self._repeated = repeated
         self._stop = [text for text in stop if text]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self._sent = 0
         self._length = 0
         self._pending: list[tuple[int, Token]] = []
+        self.tokens = 0
         self.stopped = False
 
     def push(self, token: Token) -> Piece:
         """Take a token and give what is certain now. After a stop string (`stopped`) nothing more comes."""
+        spelling = self._tokenizer.spelling(token.id)
+        if self._repeated:
+            spelling, self._repeated = spelling[self._repeated :], max(0, self._repeated - len(spelling))
+            if not spelling:
+                return Piece("", ())
+        self.tokens += 1
         self._pending.append((self._length, token))
-        text = self._decoder.decode(self._tokenizer.spelling(token.id))
+        text = self._decoder.decode(spelling)
         self._length += len(text)
         self._held += text
         if (start := self._find_stop()) is not None:

@@ -15,6 +15,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from local_backend.errors import WeightsError
 from local_backend.weights import deepseek_io
 
+# In tokens.
+_LONGEST_WORD = 16
+
 
 class ChatTemplateError(Exception):
     """The model's chat template refuses the messages."""
@@ -54,6 +57,17 @@ class Tokenizer:
         except (TemplateError, TypeError) as error:
             raise ChatTemplateError(f"the model's chat template refuses these messages: {error}") from error
         return self.encode(text)
+
+    def last_word(self, tokens: Sequence[int]) -> int:
+        """Where the last word or run of spaces begins, or a character not too far back in one without end."""
+        start = len(tokens)
+        for index in reversed(range(max(0, len(tokens) - _LONGEST_WORD), len(tokens))):
+            first = self.spelling(tokens[index])[:1]
+            if not b"\x80" <= first < b"\xc0":
+                start = index
+            if first.isspace():
+                break
+        return start
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text that tokens write."""
