@@ -2,8 +2,7 @@
 
 Freshness as in RFC 9111; stale-while-revalidate and stale-if-error as in RFC 5861: an old answer goes out at
 once while a new one is fetched beside it, and in an outage it goes out as long as it is of any use.
-A semantic index is asked where no equal call was answered; some of what it gives is fetched anew beside it,
-which tells whether it was right.
+A semantic index is asked where no equal call was answered.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -86,11 +85,8 @@ class Cache:
                 return
         if use is Freshness.GONE and self._shelf.semantic is not None and not call.directives.no_cache:
             near = await self._shelf.semantic.nearest(call, scope)
-            if near is not None and self._is_fresh(near.answer, call):
-                if near.verify and not call.directives.only_if_cached:
-                    self._refresh(call, key)
-                state, tier = CacheState.SEMANTIC, "semantic"
-                async with self._given(call, near.answer, state, tier, near.similarity) as reply:
+            if near is not None:
+                async with self._given(call, near[0], CacheState.SEMANTIC, "semantic", near[1]) as reply:
                     yield reply
                 return
         if call.directives.only_if_cached:
@@ -107,10 +103,6 @@ class Cache:
                 raise
         async with self._given(call, answer, CacheState.STALE, tier) as reply:
             yield reply
-
-    def _is_fresh(self, answer: CachedAnswer, call: Call) -> bool:
-        age = answer.age(self._wall_time())
-        return freshness(age, self._options, call.directives) is Freshness.FRESH
 
     @asynccontextmanager
     async def _asked(self, call: Call, state: CacheState) -> AsyncIterator[Reply]:
