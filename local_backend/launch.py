@@ -48,6 +48,7 @@ class ServeOptions:
 
     model: str
     profile: str
+    delta: Path | None
     cache_dir: Path
     device: str
     dtype: str
@@ -111,7 +112,7 @@ def load(options: ServeOptions) -> Loaded:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     group = lockstep.join(device)
-    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
+    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress(), options.delta)
     configure_logging()
     # Loading has threads of its own, which must not each start a team of torch's.
     torch.set_num_threads(1)
@@ -160,6 +161,7 @@ def build_service(loaded: Loaded, options: ServeOptions) -> Service:
         max_length=loaded.max_length,
         default_max_tokens=options.default_max_tokens,
         vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
         sampling_defaults=deepseek_io.read_json(generation) if generation.exists() else {},
         fingerprint=fingerprint,
     )

@@ -91,12 +91,14 @@ class Engine:
     def submit(
         self,
         prompts: Series[Series[int]],
-        params: Series[SamplingParams],
+        params: Series[SamplingParams | None],
         *,
         tenant: str = "",
         priority: int = 0,
     ) -> Generation:
         """Queue a sequence for each prompt and its params, all or none; raises QueueFull or EngineStopped.
+
+        Without params a prompt's embedding is what comes of it.
 
         A lower priority goes first. Cached prefixes are shared within a tenant alone.
         """

@@ -55,19 +55,27 @@ class Finished:
     reason: FinishReason
 
 
-Event = Token | Finished
+@dataclass(frozen=True)
+class Embedding:
+    """A text's vector."""
+
+    values: tuple[float, ...]
+
+
+Event = Token | Embedding | Finished
 
 
 @dataclass(eq=False)
 class Sequence:
     """One generation inside the engine: its tokens, the blocks it holds, and how much of it is cached.
 
-    A lower `priority` goes first. `root` is the prefix that its first block follows: it separates tenants.
+    Without `params` its vector is wanted and no tokens. A lower `priority` goes first. `root` is the prefix
+    that its first block follows: it separates tenants.
     """
 
     request_id: int
     prompt: tuple[int, ...]
-    params: SamplingParams
+    params: SamplingParams | None
     priority: int = 0
     root: bytes = b""
     generated: list[int] = field(default_factory=list)

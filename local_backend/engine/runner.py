@@ -50,14 +50,15 @@ class ModelRunner:
     @torch.inference_mode()
     def prefill(self, chunk: Chunk) -> Tensor | None:
         """Cache a chunk of a prompt; the logits after the last, float32 [vocab_size] on the CPU."""
-        sequence = chunk.sequence
-        ids = torch.tensor([sequence.prompt[chunk.start : chunk.end]], device=self._device)
-        positions = torch.arange(chunk.start, chunk.end, device=self._device)[None]
-        view = self._latents.view([_extent(sequence, chunk.start, chunk.end)])
-        hidden = self._model(ids, positions, view)
-        if chunk.end < len(sequence):
+        hidden = self._run(chunk)
+        if chunk.end < len(chunk.sequence):
             return None
         return self._model.logits(hidden[0, -1]).cpu()
+
+    @torch.inference_mode()
+    def pool(self, chunk: Chunk) -> Tensor:
+        """Cache a chunk of a prompt; the sum of its final hidden states, float32 [hidden_size] on the CPU."""
+        return self._run(chunk)[0].float().sum(0).cpu()
 
     @torch.inference_mode()
     def decode(self, rows: Series[Row]) -> Tensor:
@@ -70,6 +71,14 @@ class ModelRunner:
         positions = torch.tensor([[row.position] for row in rows], device=self._device)
         hidden = self._model(ids, positions, self._latents.view(extents))
         return self._model.logits(hidden[:, -1]).cpu()
+
+    def _run(self, chunk: Chunk) -> Tensor:
+        ids = torch.tensor([chunk.sequence.prompt[chunk.start : chunk.end]], device=self._device)
+        positions = torch.arange(chunk.start, chunk.end, device=self._device)[None]
+        hidden: Tensor = self._model(
+            ids, positions, self._latents.view([_extent(chunk.sequence, chunk.start, chunk.end)])
+        )
+        return hidden
 
 
 def _extent(sequence: Sequence, start: int, end: int) -> Extent:

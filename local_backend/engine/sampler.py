@@ -20,7 +20,7 @@ class Sampler:
     """The sampling state of one sequence: its generator, what penalties count, its place in a form."""
 
     def __init__(self, params: SamplingParams, prompt: Iterable[int], vocab_size: int) -> None:
-        self._params = params
+        self.params = params
         self._generator = torch.Generator()
         if params.seed is None:
             self._generator.seed()
@@ -51,16 +51,16 @@ class Sampler:
             self._counts[chosen] += 1
         if self._seen is not None:
             self._seen[chosen] = True
-        if self._params.top_logprobs is None:
+        if self.params.top_logprobs is None:
             return Token(chosen)
         logprobs = logits.log_softmax(-1)
-        top = logprobs.topk(self._params.top_logprobs)
+        top = logprobs.topk(self.params.top_logprobs)
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return Token(chosen, float(logprobs[chosen]), tuple(pairs))
 
     def _adjust(self, logits: Tensor) -> Tensor:
         """Bias, OpenAI's penalties, that on repetition as CTRL's (arXiv 1909.05858), and the form."""
-        params = self._params
+        params = self.params
         if len(self._bias_ids):
             logits = logits.index_add(0, self._bias_ids, self._bias)
         if self._seen is not None:
@@ -77,9 +77,9 @@ class Sampler:
         return logits if self._constraint is None else self._constraint.restrict(logits)
 
     def _choose(self, logits: Tensor) -> int:
-        if self._params.temperature < _GREEDY_BELOW:
+        if self.params.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
-        ids, probabilities = restrict(logits / self._params.temperature, self._params)
+        ids, probabilities = restrict(logits / self.params.temperature, self.params)
         cumulative = probabilities.double().cumsum(0)
         draw = torch.rand((), generator=self._generator, dtype=torch.float64) * cumulative[-1]
         index = int(torch.searchsorted(cumulative, draw, right=True))

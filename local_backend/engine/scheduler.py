@@ -143,6 +143,8 @@ class Scheduler:
 
     def _take_known(self, sequence: Sequence) -> None:
         """Hold the blocks of the prompt that are cached already; its last token is always computed anew."""
+        if sequence.params is None:  # every token's hidden state is wanted
+            return
         size = self._pool.size
         while (end := sequence.num_cached + size) < len(sequence.prompt) + bool(sequence.generated):
             if sequence.num_cached % size or len(sequence.table) * size > sequence.num_cached:

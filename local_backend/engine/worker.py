@@ -16,7 +16,8 @@ from torch import Tensor
 from local_backend.clock import now
 from local_backend.engine.blocks import BlockPool
 from local_backend.engine.load import Load, Speed
-from local_backend.engine.request import Event, Finished, FinishReason, Sequence
+from local_backend.engine.pooling import MeanPool
+from local_backend.engine.request import Embedding, Event, Finished, FinishReason, Sequence
 from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import Chunk, Scheduler, SchedulerOptions, Step
@@ -108,6 +109,7 @@ class Worker:
         self._scheduler = Scheduler(self._pool, self._options.scheduling)
         self._sequences: dict[int, Sequence] = {}
         self._samplers: dict[int, Sampler] = {}
+        self._pools: dict[int, MeanPool] = {}
         self._failed_in_a_row = 0
         self._has_worked = False
 
@@ -130,13 +132,16 @@ class Worker:
 
     def _add(self, sequence: Sequence) -> None:
         try:
-            sampler = Sampler(sequence.params, sequence.prompt, self._options.vocab_size)
+            if sequence.params is None:
+                self._pools[sequence.request_id] = MeanPool()
+            else:
+                sampler = Sampler(sequence.params, sequence.prompt, self._options.vocab_size)
+                self._samplers[sequence.request_id] = sampler
         except Exception as error:  # noqa: BLE001 - one request's own, whatever it is
             _log_failure(sequence, error)
             self._events.append((sequence.request_id, Finished(FinishReason.ERROR)))
             return
         self._sequences[sequence.request_id] = sequence
-        self._samplers[sequence.request_id] = sampler
         self._scheduler.add(sequence)
 
     def _run_step(self, step: Step) -> None:
@@ -180,8 +185,13 @@ class Worker:
         sequence = chunk.sequence
         if sequence.request_id not in self._sequences:
             return
+        pool = self._pools.get(sequence.request_id)
+        logits = None
         try:
-            logits = self._runner.prefill(chunk)
+            if pool is not None:
+                pool.add(self._runner.pool(chunk), chunk.start)
+            else:
+                logits = self._runner.prefill(chunk)
         except Exception as error:  # noqa: BLE001 - a pass of its own, so its own failure
             self._fail(sequence, error)
             return
@@ -190,6 +200,18 @@ class Worker:
         self._scheduler.advance(sequence, chunk.end)
         if logits is not None:
             self._sample(sequence, logits)
+        elif pool is not None and chunk.end == len(sequence):
+            self._embed(sequence, pool)
+
+    def _embed(self, sequence: Sequence, pool: MeanPool) -> None:
+        try:
+            vector = pool.vector()
+        except ArithmeticError as error:
+            self._fail(sequence, error)
+            return
+        self._has_worked = True
+        self._events.append((sequence.request_id, Embedding(vector)))
+        self._end(sequence, FinishReason.STOP)
 
     def _sample(self, sequence: Sequence, logits: Tensor) -> None:
         if not bool(logits.isfinite().all()):
@@ -211,7 +233,7 @@ class Worker:
         if sampler.is_complete:
             self._end(sequence, FinishReason.STOP)
         elif (
-            len(sequence.generated) >= sequence.params.max_tokens or len(sequence) >= self._options.max_length
+            len(sequence.generated) >= sampler.params.max_tokens or len(sequence) >= self._options.max_length
         ):
             self._end(sequence, FinishReason.LENGTH)
 
@@ -231,7 +253,8 @@ class Worker:
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         self._scheduler.remove(sequence, spoilt=reason is FinishReason.ERROR)
         del self._sequences[sequence.request_id]
-        del self._samplers[sequence.request_id]
+        self._samplers.pop(sequence.request_id, None)
+        self._pools.pop(sequence.request_id, None)
         self._events.append((sequence.request_id, Finished(reason)))
 
     def _end_all(self, reason: FinishReason) -> None:

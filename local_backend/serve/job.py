@@ -24,6 +24,7 @@ class ModelFacts:
     max_length: int
     default_max_tokens: int
     vocab_size: int
+    hidden_size: int
     sampling_defaults: Mapping[str, Any]
     fingerprint: str
 
@@ -125,7 +126,7 @@ def _job(request: ChatRequest | CompletionRequest, model: ServedModel, wanted: _
     if request.model != facts.model_id:
         raise errors.model_not_found(request.model)
     for prompt in wanted.prompts:
-        _check_prompt(prompt, wanted.max_tokens, facts, wanted.param)
+        check_prompt(prompt, wanted.max_tokens, facts, wanted.param)
     if any(token >= facts.vocab_size for token in request.logit_bias or {}):
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", "logit_bias")
     limit = wanted.max_tokens or wanted.default_max_tokens
@@ -182,15 +183,17 @@ def _start(request: ChatRequest | CompletionRequest, model: ServedModel, wanted:
     return _Start(model.grammars.compile(forms.beginning(text)), len(word), len(text.encode()))
 
 
-def _check_prompt(prompt: Sequence[int], wanted: int | None, facts: ModelFacts, param: str) -> None:
+def check_prompt(prompt: Sequence[int], wanted: int | None, facts: ModelFacts, param: str) -> None:
+    """Raises ApiError when a prompt, with at least `wanted` tokens after it, is nothing for the model."""
     if not prompt:
         raise errors.invalid_request("the prompt is empty", param)
     if any(token >= facts.vocab_size for token in prompt):
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", param)
-    if len(prompt) + (wanted or 1) > facts.max_length:
+    answer = 1 if wanted is None else wanted
+    if len(prompt) + answer > facts.max_length:
         raise errors.context_too_long(
             f"This model's maximum context length is {facts.max_length} tokens, but {len(prompt)} in the "
-            f"{param} and {wanted or 1} in the completion were requested",
+            f"{param} and {answer} in the completion were requested",
             param,
         )
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,9 +18,11 @@ from starlette.routing import Route
 
 from local_backend.clock import now, unix_time
 from local_backend.engine.admission import QueueFull
-from local_backend.engine.engine import Engine, EngineStopped
+from local_backend.engine.engine import Engine, EngineStopped, Generation
+from local_backend.engine.request import SamplingParams
 from local_backend.serve import errors
 from local_backend.serve.caller import Caller, read_caller
+from local_backend.serve.embeddings import EmbeddingReply, EmbeddingRequest, tokenize
 from local_backend.serve.errors import ApiError
 from local_backend.serve.job import Job, ServedModel, chat_job, completion_job
 from local_backend.serve.metrics import Metrics
@@ -32,6 +34,8 @@ log = logging.getLogger("local_backend.access")
 
 _MAX_BODY = 4 << 20
 _Body = TypeVar("_Body", bound=BaseModel)
+Started = tuple[Reply | EmbeddingReply, AsyncGenerator[bytes] | None]
+"""A reply, and its events where it is streamed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def build_app(service: Service) -> Starlette:
         routes=[
             Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
             Route("/v1/completions", endpoints.completions, methods=["POST"]),
+            Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
             Route("/v1/models", endpoints.models),
             Route("/v1/models/{model:path}", endpoints.model),
             Route("/healthz", endpoints.health),
@@ -74,10 +79,24 @@ class _Endpoints:
         self._created = unix_time()
 
     async def chat(self, request: Request) -> GenerationResponse:
-        return await self._generate(request, "chat", ChatRequest, chat_job)
+        async def start(body: ChatRequest, caller: Caller) -> Started:
+            return self._start(await asyncio.to_thread(chat_job, body, self._service.model), caller)
+
+        return await self._answer(request, "chat", ChatRequest, start)
 
     async def completions(self, request: Request) -> GenerationResponse:
-        return await self._generate(request, "completions", CompletionRequest, completion_job)
+        async def start(body: CompletionRequest, caller: Caller) -> Started:
+            return self._start(await asyncio.to_thread(completion_job, body, self._service.model), caller)
+
+        return await self._answer(request, "completions", CompletionRequest, start)
+
+    async def embeddings(self, request: Request) -> GenerationResponse:
+        async def start(body: EmbeddingRequest, caller: Caller) -> Started:
+            inputs = await asyncio.to_thread(tokenize, body, self._service.model)
+            generation = self._submit(inputs, [None] * len(inputs), caller, "input")
+            return EmbeddingReply(body, sum(map(len, inputs)), generation), None
+
+        return await self._answer(request, "embeddings", EmbeddingRequest, start)
 
     async def models(self, _request: Request) -> Response:
         return _json({"object": "list", "data": [self._model_card()]})
@@ -111,12 +130,12 @@ class _Endpoints:
     async def scrape(self, _request: Request) -> Response:
         return Response(self._service.metrics.render(), media_type="text/plain; version=0.0.4")
 
-    async def _generate(
+    async def _answer(
         self,
         request: Request,
         endpoint: str,
         schema: type[_Body],
-        make_job: Callable[[_Body, ServedModel], Job],
+        start: Callable[[_Body, Caller], Awaitable[Started]],
     ) -> GenerationResponse:
         arrived = now()
         request_id = request.headers.get("x-request-id") or secrets.token_hex(12)
@@ -127,28 +146,33 @@ class _Endpoints:
 
         try:
             caller = read_caller(request)
-            body = await _read(request, schema)
-            job = await asyncio.to_thread(make_job, body, self._service.model)
-            reply = self._start(job, caller)
+            reply, events = await start(await _read(request, schema), caller)
         except ApiError as error:
             on_end(error.status, Outcome())
             raise
-        return GenerationResponse(reply, job.stream, on_end)
+        return GenerationResponse(reply, events, on_end)
 
-    def _start(self, job: Job, caller: Caller) -> Reply:
+    def _start(self, job: Job, caller: Caller) -> Started:
+        reply = Reply(job, self._submit(job.prompts, job.params, caller, "n"), self._service.model)
+        return reply, reply.events() if job.stream else None
+
+    def _submit(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[SamplingParams | None],
+        caller: Caller,
+        param: str,
+    ) -> Generation:
         engine = self._service.engine
-        if len(job.prompts) > engine.admission.capacity:
-            message = f"at most {engine.admission.capacity} answers can be generated at once"
-            raise errors.invalid_request(message, "n")
+        if len(prompts) > engine.admission.capacity:
+            message = f"at most {engine.admission.capacity} can be worked on at once, not {len(prompts)}"
+            raise errors.invalid_request(message, param)
         try:
-            generation = engine.submit(
-                job.prompts, job.params, tenant=caller.tenant, priority=caller.priority
-            )
+            return engine.submit(prompts, params, tenant=caller.tenant, priority=caller.priority)
         except QueueFull as full:
             raise errors.queue_full(full.retry_after) from full
         except EngineStopped as stopped:
             raise errors.shutting_down() from stopped
-        return Reply(job, generation, self._service.model)
 
     def _model_card(self) -> dict[str, object]:
         facts = self._service.model.facts

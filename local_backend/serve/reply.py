@@ -10,7 +10,7 @@ import orjson
 
 from local_backend.clock import now, unix_time
 from local_backend.engine.engine import Generation
-from local_backend.engine.request import Finished, FinishReason
+from local_backend.engine.request import Finished, FinishReason, Token
 from local_backend.serve import errors
 from local_backend.serve.dialect import Choice
 from local_backend.serve.job import Job, ServedModel
@@ -89,19 +89,18 @@ class Reply:
             if index in done:
                 continue
             stream = self._streams[index]
-            if not isinstance(event, Finished):
+            if isinstance(event, Token):
                 if self.outcome.first_token_seconds is None:
                     self.outcome.first_token_seconds = now() - self._arrived
                 self.outcome.completion_tokens -= stream.tokens
                 piece = stream.push(event)
                 self.outcome.completion_tokens += stream.tokens
                 reason = FinishReason.STOP if stream.stopped else None
-            else:
+            elif isinstance(event, Finished):
+                raise_for(event.reason)
                 piece, reason = stream.flush(), event.reason
-            if reason is FinishReason.ERROR:
-                raise errors.model_failed()
-            if reason is FinishReason.ABORT:
-                raise errors.shutting_down()
+            else:
+                continue
             if piece.text or piece.tokens:
                 yield index, piece
             if reason is not None:
@@ -132,6 +131,14 @@ class Reply:
 
 def _likelihood(choice: Choice) -> float:
     return fmean([token.logprob or 0.0 for token in choice.tokens] or [0.0])
+
+
+def raise_for(reason: FinishReason) -> None:
+    """Raises ApiError when a sequence did not end by itself."""
+    if reason is FinishReason.ERROR:
+        raise errors.model_failed()
+    if reason is FinishReason.ABORT:
+        raise errors.shutting_down()
 
 
 def event_bytes(body: Mapping[str, Any]) -> bytes:

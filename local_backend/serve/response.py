@@ -5,12 +5,13 @@ event is still an ordinary HTTP error.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
+from local_backend.serve.embeddings import EmbeddingReply
 from local_backend.serve.errors import ApiError
 from local_backend.serve.reply import Outcome, Reply, event_bytes
 
@@ -19,16 +20,26 @@ _EVENTS = "text/event-stream; charset=utf-8"
 
 
 class GenerationResponse:
-    """Sends a Reply. `on_end` hears the status sent (499: the client left first) and the outcome, once."""
+    """Sends a reply, as a stream where `events` are given.
 
-    def __init__(self, reply: Reply, stream: bool, on_end: Callable[[int, Outcome], None]) -> None:
+    `on_end` hears the status sent (499: the client left first) and the outcome, once.
+    """
+
+    def __init__(
+        self,
+        reply: Reply | EmbeddingReply,
+        events: AsyncGenerator[bytes] | None,
+        on_end: Callable[[int, Outcome], None],
+    ) -> None:
         self._reply = reply
-        self._stream = stream
+        self._events = events
         self._on_end = on_end
         self._status = 499
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.create_task(self._send_stream(send) if self._stream else self._send_whole(send))
+        work = asyncio.create_task(
+            self._send_whole(send) if self._events is None else self._send_stream(send, self._events)
+        )
         gone = asyncio.create_task(_disconnect(receive))
         try:
             await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -49,10 +60,10 @@ class GenerationResponse:
         else:
             await self._send_json(send, 200, orjson.dumps(body))
 
-    async def _send_stream(self, send: Send) -> None:
+    async def _send_stream(self, send: Send, stream: AsyncGenerator[bytes]) -> None:
         started = False
         try:
-            async with aclosing(self._reply.events()) as events:
+            async with aclosing(stream) as events:
                 async for event in events:
                     if not started:
                         await self._start(send, 200, _EVENTS)

@@ -192,7 +192,7 @@ async def test_a_sampler_that_raises_ends_its_own_request(
     sample = Sampler.sample
 
     def picky(self: Sampler, logits: torch.Tensor) -> Any:
-        if self._params.seed == 13:
+        if self.params.seed == 13:
             raise ValueError("a grammar that accepts nothing")
         return sample(self, logits)
 
