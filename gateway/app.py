@@ -12,6 +12,8 @@ from gateway.api import admin, health, models, openapi, problems
 from gateway.api.compression import Compression
 from gateway.api.exchange import Endpoint
 from gateway.api.front_door import FrontDoor
+from gateway.dashboard import pages as dashboard
+from gateway.dashboard.live import Live
 from gateway.metrics import Metrics
 from gateway.serving import Serving
 from gateway.wire.models import ENVELOPES
@@ -24,7 +26,7 @@ _SUMMARIES = {
 }
 
 
-def create_app(serving: Serving, metrics: Metrics) -> ASGIApp:
+def create_app(serving: Serving, metrics: Metrics, live: Live) -> ASGIApp:
     """Assemble the application."""
     app = FastAPI(
         title="Tidegate",
@@ -43,7 +45,8 @@ def create_app(serving: Serving, metrics: Metrics) -> ASGIApp:
         app.router.routes.append(_documented(path, operation, endpoint))
     app.include_router(models.router(serving))
     app.include_router(health.router(serving, metrics if serving.settings.observability.metrics else None))
-    app.include_router(admin.router(serving, metrics))
+    app.include_router(admin.router(serving, metrics, live))
+    dashboard.install(app, serving, live)
     door: ASGIApp = Compression(FrontDoor(app, endpoints, serving))
     cors = serving.settings.server.cors
     if cors is not None:

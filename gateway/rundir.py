@@ -25,6 +25,11 @@ class RunDir:
         return self.path / "valkey.sock"
 
     @property
+    def board(self) -> Path:
+        """Where workers show each other what they see, while somebody watches the live page."""
+        return self.path / "board"
+
+    @property
     def good_config(self) -> Path:
         """Where the last configuration without faults is kept, if there is a file."""
         return self.path / "tidegate.yaml"

@@ -22,6 +22,9 @@ from gateway.access_log import AccessLog
 from gateway.app import create_app
 from gateway.clock import SystemClock, system_random, wall_time
 from gateway.counts import Counts, Place
+from gateway.dashboard.board import Board
+from gateway.dashboard.journal import Journal
+from gateway.dashboard.live import Live
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
 from gateway.parts import Parts
@@ -45,9 +48,10 @@ _GC_THRESHOLD = 20_000
 class WorkerServer(uvicorn.Server):
     """uvicorn, which after SIGTERM lets open answers finish for ``drain`` seconds and then ends them."""
 
-    def __init__(self, config: uvicorn.Config, serving: Serving, drain: float) -> None:
+    def __init__(self, config: uvicorn.Config, serving: Serving, live: Live, drain: float) -> None:
         super().__init__(config)
         self._serving = serving
+        self._live = live
         self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -61,6 +65,7 @@ class WorkerServer(uvicorn.Server):
         """Take no new requests and begin to drain."""
         if not self.should_exit:
             self.should_exit = True
+            self._live.end()
             asyncio.get_running_loop().call_later(self._drain, self._interrupt_open_exchanges)
 
     def _interrupt_open_exchanges(self) -> None:
@@ -86,16 +91,18 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
         local_urls=run_dir.read_model_servers,
         announce=lambda: os.kill(supervisor, signal.SIGHUP),
     )
-    parts = Parts(SystemClock(), wall_time, system_random(), metrics, transport)
+    journal = Journal(metrics, wall_time)
+    parts = Parts(SystemClock(), wall_time, system_random(), journal, transport)
     log = (
         AccessLog(sys.stdout.buffer, loop.call_later) if settings.observability.access_log == "json" else None
     )
     counts = await Counts.open(_place(settings, run_dir, workers), parts, QuotaStore(database, wall_time))
     serving = Serving(configured, settings, stores, parts, counts=counts, access_log=log)
     await serving.start()
+    live = Live(serving, journal, Board(run_dir.board, workers, wall_time), metrics.cache_totals)
     server = WorkerServer(
         uvicorn.Config(
-            create_app(serving, metrics),
+            create_app(serving, metrics, live),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -108,6 +115,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
             timeout_graceful_shutdown=int(settings.server.drain + _GRACE),
         ),
         serving,
+        live,
         settings.server.drain,
     )
     loop.add_signal_handler(signal.SIGHUP, _reload, serving)
@@ -123,6 +131,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
     entering = asyncio.create_task(serving.ledger.run())
     pruning = asyncio.create_task(serving.ledger.prune())
     leasing = asyncio.create_task(serving.caching.keep())
+    showing = asyncio.create_task(live.publish())
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -131,6 +140,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
         entering.cancel()
         pruning.cancel()
         leasing.cancel()
+        showing.cancel()
         await serving.aclose()
         await serving.caching.aclose()
         await serving.ledger.close()

@@ -24,7 +24,7 @@ class CallStarted:
 class CallFinished:
     """A call is over: ``outcome`` is "ok", "cancelled" or the name of the error's class.
 
-    ``duration`` and ``first_event`` are seconds since the call's arrival.
+    ``duration`` and ``first_event`` are seconds since the call's arrival. ``cached`` is what the cache did.
     """
 
     call: Call
@@ -34,6 +34,7 @@ class CallFinished:
     usage: Usage | None
     upstream: str | None
     served_model: str | None
+    cached: CacheStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +298,28 @@ class CacheDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class SemanticLooked:
+    """An answer to a similar prompt was looked for.
+
+    ``result`` is "hit", "explored" (near, and not certain enough), "far", "guarded" (near, and a guard says
+    that it is another question), "unsuited" (a call of another kind), "expired" or "busy" (no vector).
+    """
+
+    call: Call
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticVerified:
+    """The stored answer for a similar prompt was compared with the true one; ``given`` if it was a hit."""
+
+    call: Call
+    similarity: float
+    same: bool
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UsageCounted:
     """What finished calls of a model, by its configured name, and a tier came to.
 
@@ -349,6 +372,8 @@ Fact = (
     | CallCoalesced
     | CacheEvicted
     | CacheDropped
+    | SemanticLooked
+    | SemanticVerified
     | UsageCounted
     | LedgerFlushed
 )

@@ -53,6 +53,7 @@ class ObserveCalls:
                     usage=reply.usage if reply else None,
                     upstream=reply.upstream if reply else None,
                     served_model=reply.model if reply else None,
+                    cached=reply.cached if reply else None,
                 )
             )
 

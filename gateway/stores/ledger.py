@@ -93,7 +93,7 @@ def _names_below(*classes: type[errors.GatewayError]) -> frozenset[str]:
     return frozenset(names.union(*(_names_below(*kind.__subclasses__()) for kind in classes)))
 
 
-_REFUSALS = _names_below(errors.CallerError, errors.Throttled, errors.UpstreamRejected)
+REFUSALS = _names_below(errors.CallerError, errors.Throttled, errors.UpstreamRejected)
 """Outcomes that are the caller's to mend or to wait for; whatever else isn't an answer is a failure."""
 
 
@@ -134,7 +134,7 @@ class Entry:
     @property
     def refused(self) -> bool:
         """Whether the caller was told to mend it, or to wait."""
-        return self.outcome in _REFUSALS
+        return self.outcome in REFUSALS
 
 
 class LedgerStore:

@@ -70,7 +70,8 @@ def check(operation, mode):
 
 def test_every_answer_is_as_described(gateway):
     schema = schemathesis.openapi.from_url(f"{gateway.url}/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    described = schema.exclude(path="/admin/events")  # its answer ends when the worker does
+    operations = [found.ok() for found in described.get_all_operations()]
     outcomes = [check(operation, mode) for operation in operations for mode in GenerationMode]
     faults = "\n\n".join(fault for _, fault in outcomes if fault)
     assert not faults, faults

@@ -5,9 +5,10 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
-from gateway.api.admin import audit, cache, keys, models, tenants, tiers, upstreams, usage
+from gateway.api.admin import audit, cache, events, keys, models, tenants, tiers, upstreams, usage
 from gateway.api.admin.access import Identify, Operator
 from gateway.api.problems import documented, problem
+from gateway.dashboard.live import Live
 from gateway.metrics import Metrics
 from gateway.serving import Serving
 from gateway.settings import ConfigError
@@ -23,7 +24,7 @@ class Reloading(BaseModel):
     )
 
 
-def router(serving: Serving, metrics: Metrics) -> APIRouter:
+def router(serving: Serving, metrics: Metrics, live: Live) -> APIRouter:
     """All routes below /admin."""
     key = HTTPBearer(auto_error=False, scheme_name="AdminKey", description="A key of the admin API.")
     routes = APIRouter(
@@ -35,6 +36,7 @@ def router(serving: Serving, metrics: Metrics) -> APIRouter:
     for part in (keys, tiers, tenants, upstreams, models, audit, usage):
         routes.include_router(part.router(serving))
     routes.include_router(cache.router(serving, metrics.cache_totals))
+    routes.include_router(events.router(serving, live))
 
     @routes.post(
         "/reload",

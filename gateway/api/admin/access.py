@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from gateway.api.request import bearer
+from gateway.dashboard.session import credential
 from gateway.keyring import require
 from gateway.serving import Serving
 from gateway.stores.audit import Author
@@ -37,7 +37,7 @@ class Identify:
 
     def __call__(self, request: Request) -> None:
         serving = self._serving
-        key = serving.keyring.identify(bearer(request.scope), serving.wall_time(), Role.VIEWER)
+        key = serving.keyring.identify(credential(request), serving.wall_time(), Role.VIEWER)
         request.state.actor = Actor(key, request.state.request_id)
 
 

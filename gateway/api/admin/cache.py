@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
 
 from gateway.api.admin.access import Operator
+from gateway.api.cache_view import CacheView, cache_view
 from gateway.api.problems import documented, problem
 from gateway.cache.books import BookUnreachable
 from gateway.metrics.caches import CacheTotals
@@ -24,54 +24,13 @@ Fingerprint = Annotated[
 ]
 
 
-class TierView(BaseModel):
-    """How full a tier is: `memory` of all workers, or `disk`."""
-
-    tier: str
-    entries: int
-    bytes: int
-
-
-class ModelView(BaseModel):
-    """What a model's cache did since the gateway was started."""
-
-    model: str = Field(description="The configured name or glob.")
-    hit: int
-    stale: int
-    semantic: int
-    miss: int
-    bypass: int = Field(description="Calls that don't take part.")
-    hit_rate: float = Field(description="Of the calls that take part, how many the cache answered.")
-
-
-class CacheView(BaseModel):
-    """The cache of all workers."""
-
-    tiers: list[TierView]
-    models: list[ModelView]
-    evicted: dict[str, int] = Field(description="Answers that had to go, by why.")
-    dropped: dict[str, int] = Field(description="Answers not taken or not given, by why.")
-
-
 def router(serving: Serving, totals: Callable[[], CacheTotals]) -> APIRouter:
     """The routes over the cache; ``totals`` tells what all workers counted."""
     routes = APIRouter(prefix="/cache")
 
     @routes.get("", summary="Show what the cache holds and did")
     async def show() -> CacheView:
-        found = totals()
-        return CacheView(
-            tiers=[
-                TierView(tier=tier, entries=size.entries, bytes=size.bytes)
-                for tier, size in found.sizes.items()
-            ],
-            models=[
-                ModelView(model=model, hit_rate=found.hit_rate(model), **states)
-                for model, states in sorted(found.states.items())
-            ],
-            evicted=found.evicted,
-            dropped=found.dropped,
-        )
+        return cache_view(totals())
 
     @routes.delete("", status_code=204, summary="Forget answers", responses=documented(400, 503))
     async def purge(
