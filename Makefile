@@ -1,7 +1,7 @@
 # make serve    everything from a bare machine to a running gateway
 # make test     everything from a bare machine to a finished test run
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-triton lint format bench docs clean
+.PHONY: help install serve demo test test-triton lint format bench docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +21,9 @@ install: $(INSTALLED) ## Set up the environment in .venv
 
 serve: $(INSTALLED) ## Start the gateway with the bundled model on 127.0.0.1:8080
 	@$(BIN)/tidegate serve $(ARGS)
+
+demo: $(INSTALLED) ## Watch a gateway whose upstreams misbehave in turn; Ctrl-C ends it
+	@$(BIN)/python -m demo $(ARGS)
 
 test: $(DEVELOPED) ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.wire import errors as wire
+from tests.kit.metrics import series_of_the_gateway
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -25,17 +26,11 @@ def test_the_page_of_metrics_is_in_step():
 
 def test_queries_name_metrics_that_exist():
     generator = metrics_page()
-    families = [metric.describe()[0] for metric in generator.registered()]
-    series = {f"{family.name}_total" for family in families if family.type == "counter"}
-    series |= {family.name for family in families if family.type == "gauge"}
-    for family in families:
-        if family.type == "histogram":
-            series |= {f"{family.name}_{part}" for part in ("bucket", "sum", "count")}
     queries = re.findall(r"```promql\n(.*?)```", generator.PAGE.read_text(encoding="utf-8"), re.DOTALL)
     labels = {label for metric in generator.registered() for label in metric._labelnames}
     named = set(re.findall(r"\b(?:tidegate|gen_ai)_\w+", "".join(queries))) - labels
     assert named
-    assert named <= series
+    assert named <= series_of_the_gateway()
 
 
 def test_every_error_is_on_the_page_of_the_api():

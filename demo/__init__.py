@@ -1,0 +1,1 @@
+"""A gateway to look at: ``make demo``."""
