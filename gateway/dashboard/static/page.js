@@ -118,8 +118,8 @@ document.addEventListener("click", async event => {
   }
 });
 
+byId("cancel").addEventListener("click", () => editor.close());
 form.addEventListener("submit", event => {
-  if (event.submitter?.value !== "save") return;
   event.preventDefault();
   save().catch(error => complain(error.message));
 });
