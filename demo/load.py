@@ -27,7 +27,7 @@ class Crowd:
         return f"tg-demo-{self.tier}"
 
 
-CROWDS = (Crowd("pro", CHAT, 4, 4), Crowd("plus", SURE, 3, 4), Crowd("free", CHAT, 1.5, 16))
+CROWDS = (Crowd("pro", CHAT, 4, 4), Crowd("plus", SURE, 3, 4), Crowd("free", CHAT, 1.5, 12))
 _PERIOD = 30.0
 
 
@@ -54,7 +54,7 @@ def _body(rng: Random, model: str) -> dict[str, object]:
         number = min(int(rng.paretovariate(0.6)), QUESTIONS)
         return {"model": FAQ, "temperature": 0, "messages": _messages(f"Question {number} of the tides?")}
     text = f"Tell me of tide {rng.randrange(10**9)}, in a few words."
-    return {"model": model, "stream": True, "max_tokens": 48, "messages": _messages(text)}
+    return {"model": model, "stream": True, "max_tokens": 16, "messages": _messages(text)}
 
 
 def _messages(text: str) -> list[dict[str, str]]:

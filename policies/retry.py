@@ -218,6 +218,7 @@ class _Retries:
             return False
         layer.meter.emit(RetryScheduled(call, type(error).__name__, upstream, wait))
         self._begun, self._wait, self._failure = True, wait, error
+        call.queued += wait
         return True
 
     def _upstream_of(self, error: UpstreamError) -> str | None:

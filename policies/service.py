@@ -115,7 +115,7 @@ class Call:
     ``route`` is the configured name or glob that ``model`` matched. ``key`` is the id of its sender's key.
     ``trace`` is the caller's own, which no policy looks at.
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
-    for its turn. ``attempts`` is the call's
+    for its turn, at first and before retries. ``attempts`` is the call's
     history, appended to by whoever tried an upstream; ``delivered`` is how many characters of the answer's
     text its consumer took, who counts them. ``estimate`` is what it will probably take, once
     somebody asked. ``allotment`` is all that limits its sender, ``allowances`` what is left of that, the

@@ -20,6 +20,7 @@ from gateway.metrics.calls import CallSeries
 from gateway.metrics.ledger import LedgerSeries
 from gateway.metrics.limits import LimitSeries
 from gateway.metrics.recovery import RecoverySeries
+from gateway.metrics.series import flush
 from gateway.metrics.upstreams import UpstreamSeries
 from gateway.upstreams import UpstreamReport
 from policies.facts import Fact
@@ -60,10 +61,14 @@ class Metrics:
         calls: tuple[Counter[str], Counter[str]],
         errors: Mapping[str, float],
     ) -> None:
-        """Set the gauges: of upstreams, retry budgets, tiers' running and waiting calls, token estimates."""
+        """Once a second: set the gauges, and write out for all workers to read what was tallied.
+
+        The gauges are of upstreams, retry budgets, tiers' running and waiting calls, and token estimates.
+        """
         self._upstreams.observe(reports)
         self._recovery.observe(budgets)
         self._admission.observe(*calls, errors)
+        flush()
 
     def observe_cache(self, sizes: Mapping[str, TierSize]) -> None:
         """Set the gauges that tell how full the cache's tiers are."""
@@ -79,6 +84,7 @@ class Metrics:
 
     def _collected(self) -> CollectorRegistry:
         """A registry that speaks for all workers."""
+        flush()
         if _MULTIPROCESS_DIR not in os.environ:
             return self.registry
         collected = CollectorRegistry()

@@ -5,19 +5,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.metrics.series import SECONDS, child
+from gateway.conventions import OPERATION_NAMES
+from gateway.metrics.series import SECONDS, child, tally
 from policies.errors import GatewayError
 from policies.facts import CallFinished, CallRefused, CallStarted
-from policies.service import CANCELLED, OK, Operation
+from policies.service import CANCELLED, OK
 
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
-_OPERATIONS = {
-    Operation.CHAT: "chat",
-    Operation.COMPLETION: "text_completion",
-    Operation.EMBEDDING: "embeddings",
-}
 _NOBODY = "nobody"
 _BLAMED = (_NOBODY, "caller", "gateway", "upstream")
 
@@ -86,14 +82,14 @@ class CallSeries:
         )
         self._overhead = Histogram(
             "tidegate_overhead_seconds",
-            "Time to the first content that was not spent waiting for upstreams.",
+            "Time to an upstream's first content that was spent waiting neither for it nor for a turn.",
             ["operation"],
             registry=registry,
             buckets=_OVERHEAD_SECONDS,
         )
         self._queued = Histogram(
             "tidegate_queue_seconds",
-            "How long calls waited for their turn at an upstream.",
+            "How long calls waited for their turn at an upstream, before retries too.",
             ["model"],
             registry=registry,
             buckets=SECONDS,
@@ -106,26 +102,27 @@ class CallSeries:
         }
 
     def _refused(self, fact: CallRefused) -> None:
-        child(self._requests, _OPERATIONS[fact.operation], "other", fact.outcome).inc()
+        tally(self._requests, OPERATION_NAMES[fact.operation], "other", fact.outcome).inc()
 
     def _started(self, fact: CallStarted) -> None:
-        child(self._inflight, _OPERATIONS[fact.call.operation]).inc()
+        child(self._inflight, OPERATION_NAMES[fact.call.operation]).inc()
 
     def _finished(self, fact: CallFinished) -> None:
         call = fact.call
-        operation, model = _OPERATIONS[call.operation], call.route
+        operation, model = OPERATION_NAMES[call.operation], call.route
         child(self._inflight, operation).dec()
-        child(self._requests, operation, model, fact.outcome).inc()
+        tally(self._requests, operation, model, fact.outcome).inc()
         self._count_for(call.tier, _BLAME.get(fact.outcome, "gateway"))
-        child(self._duration, operation, model).observe(fact.duration)
+        tally(self._duration, operation, model).observe(fact.duration)
         if fact.first_event is not None:
-            child(self._first_event, operation, model).observe(fact.first_event)
-            child(self._overhead, operation).observe(call.overhead(fact.first_event))
+            tally(self._first_event, operation, model).observe(fact.first_event)
+            if call.attempts:  # else it may have waited for another call's answer
+                tally(self._overhead, operation).observe(call.overhead(fact.first_event))
         if call.queued:
-            child(self._queued, model).observe(call.queued)
+            tally(self._queued, model).observe(call.queued)
         if fact.usage is not None:
-            child(self._tokens, "input", model).observe(fact.usage.input)
-            child(self._tokens, "output", model).observe(fact.usage.output)
+            tally(self._tokens, "input", model).observe(fact.usage.input)
+            tally(self._tokens, "output", model).observe(fact.usage.output)
             self._time_tokens(fact, operation, model)
 
     def _count_for(self, tier: str, blame: str) -> None:
@@ -133,8 +130,8 @@ class CallSeries:
         if tier not in self._known:
             self._known.add(tier)
             for who in _BLAMED:
-                child(self._tiers, tier, who)
-        child(self._tiers, tier, blame).inc()
+                tally(self._tiers, tier, who)
+        tally(self._tiers, tier, blame).inc()
 
     def _time_tokens(self, fact: CallFinished, operation: str, model: str) -> None:
         """Time the tokens of a stream that ended well; of a whole body the first came with the last."""
@@ -142,4 +139,4 @@ class CallSeries:
             return
         rest = fact.usage.output - 1
         if rest > 0:
-            child(self._per_token, operation, model).observe((fact.duration - fact.first_event) / rest)
+            tally(self._per_token, operation, model).observe((fact.duration - fact.first_event) / rest)

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.metrics.series import SECONDS, child
+from gateway.metrics.series import SECONDS, child, tally
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
@@ -106,8 +106,8 @@ class UpstreamSeries:
         }
         for known in self._known:
             states.update({(*known, state.value): 0 for state in HealthState})
-            for tally in sums.values():
-                tally[known] = 0
+            for totals in sums.values():
+                totals[known] = 0
         for report in reports:
             key = (report.upstream, _PASSED_ON if report.passed_on else report.model)
             self._known.add(key)
@@ -117,8 +117,8 @@ class UpstreamSeries:
             sums[self._waiting][key] += report.waiting
         for state_labels, count in states.items():
             child(self._state, *state_labels).set(count)
-        for gauge, tally in sums.items():
-            for labels, total in tally.items():
+        for gauge, totals in sums.items():
+            for labels, total in totals.items():
                 child(gauge, *labels).set(total)
 
     @staticmethod
@@ -130,6 +130,6 @@ class UpstreamSeries:
     def _attempt_finished(self, fact: AttemptFinished) -> None:
         attempt = fact.attempt
         model = _PASSED_ON if attempt.model == fact.call.model != fact.call.route else attempt.model
-        child(self._attempts, attempt.upstream, model, attempt.outcome).inc()
+        tally(self._attempts, attempt.upstream, model, attempt.outcome).inc()
         if attempt.first_event is not None:
-            child(self._first_event, attempt.upstream, model).observe(attempt.first_event)
+            tally(self._first_event, attempt.upstream, model).observe(attempt.first_event)

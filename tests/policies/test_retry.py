@@ -219,8 +219,10 @@ def test_another_upstream_answers_without_a_wait():
 def test_the_same_upstream_is_asked_again_after_its_retry_after():
     upstream = ScriptedUpstream([[UpstreamBusy("", retry_after=5)], [UpstreamBusy("")], ["ok"]])
     service, _ = retrying(upstream)
-    assert run_virtual(read_text(service, make_call())) == "ok"
+    call = make_call()
+    assert run_virtual(read_text(service, call)) == "ok"
     assert upstream.opened == [0, 6, 8]
+    assert call.queued == 8  # nobody was asked meanwhile
 
 
 def test_the_last_failure_is_raised_as_it_came():

@@ -65,10 +65,10 @@ BOARD = Board(
             "percentunit",
         ),
         Panel(
-            "Workers without the store",
+            "Store and ledger",
             [
-                Query("sum(tidegate_store_degraded)", "workers"),
-                Query("sum(tidegate_ledger_rows_waiting)", "ledger rows waiting"),
+                Query("sum(tidegate_store_degraded)", "workers without the store"),
+                Query("sum(tidegate_ledger_rows_waiting)", "rows that wait to be written"),
             ],
         ),
     ],
