@@ -93,12 +93,14 @@ class Engine:
         prompts: Series[Series[int]],
         params: Series[SamplingParams | None],
         *,
+        begun: Series[int] = (),
         tenant: str = "",
         priority: int = 0,
     ) -> Generation:
         """Queue a sequence for each prompt and its params, all or none; raises QueueFull or EngineStopped.
 
-        Without params a prompt's embedding is what comes of it.
+        Without params a prompt's embedding is what comes of it. `begun` are tokens that each answer has
+        already, and that count as generated.
 
         A lower priority goes first. Cached prefixes are shared within a tenant alone.
         """
@@ -111,7 +113,7 @@ class Engine:
         generation = Generation(len(prompts), lambda index: self._commands.put(Abort(first + index)))
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             self._places[first + index] = (generation, index)
-            self._commands.put(Sequence(first + index, tuple(prompt), chosen, priority, prefix))
+            self._commands.put(Sequence(first + index, tuple(prompt), chosen, priority, prefix, list(begun)))
         return generation
 
     def abort_all(self) -> None:

@@ -21,6 +21,8 @@ class Load:
     decoded: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
     failures: int = 0
     restarts: int = 0
 

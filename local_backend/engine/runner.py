@@ -23,10 +23,17 @@ CPU_ROWS = 16
 
 @dataclass(frozen=True)
 class Row:
-    """A generated token to run at its position."""
+    """A token to run at its position: one that was generated, or that may be."""
 
     sequence: Sequence
     position: int
+    token: int
+
+    @property
+    def is_true(self) -> bool:
+        """Whether the sequence has this token there, and all before it are cached."""
+        here = self.position == self.sequence.num_cached and self.position < len(self.sequence)
+        return here and self.sequence.token(self.position) == self.token
 
 
 class ModelRunner:
@@ -64,7 +71,7 @@ class ModelRunner:
     def decode(self, rows: Series[Row]) -> Tensor:
         """Cache at most `self.rows` generated tokens; the logits after each, float32 [rows, vocab_size]."""
         extents = [_extent(row.sequence, row.position, row.position + 1) for row in rows]
-        tokens = [row.sequence.token(row.position) for row in rows]
+        tokens = [row.token for row in rows]
         if self._graphs is not None:
             return self._graphs(tokens, extents).cpu()
         ids = torch.tensor(tokens, device=self._device)[:, None]

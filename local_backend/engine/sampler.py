@@ -47,16 +47,21 @@ class Sampler:
         chosen = self._choose(self._adjust(logits))
         if self._constraint is not None:
             self._constraint.accept(chosen)
-        if self._counts is not None:
-            self._counts[chosen] += 1
-        if self._seen is not None:
-            self._seen[chosen] = True
+        self.remember([chosen])
         if self.params.top_logprobs is None:
             return Token(chosen)
         logprobs = logits.log_softmax(-1)
         top = logprobs.topk(self.params.top_logprobs)
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return Token(chosen, float(logprobs[chosen]), tuple(pairs))
+
+    def remember(self, tokens: Iterable[int]) -> None:
+        """Count tokens of the answer for the penalties."""
+        for token in tokens:
+            if self._counts is not None:
+                self._counts[token] += 1
+            if self._seen is not None:
+                self._seen[token] = True
 
     def _adjust(self, logits: Tensor) -> Tensor:
         """Bias, OpenAI's penalties, that on repetition as CTRL's (arXiv 1909.05858), and the form."""

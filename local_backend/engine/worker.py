@@ -21,6 +21,7 @@ from local_backend.engine.request import Embedding, Event, Finished, FinishReaso
 from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import Chunk, Scheduler, SchedulerOptions, Step
+from local_backend.engine.speculation import Speculation
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ Command = Sequence | Abort | None
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """max_length is in tokens, prompt and answer together; `model` separates its prefixes from others'."""
+    """max_length is in tokens, prompt and answer together; `model` separates its prefixes from others'.
+
+    `guesses` is how many tokens of a sequence one pass may check ahead, 0 for no speculation.
+    """
 
     max_queue: int
     max_length: int
@@ -50,6 +54,7 @@ class EngineOptions:
     blocks: int
     block_size: int = 64
     model: str = ""
+    guesses: int = 8
     scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
 
     def __post_init__(self) -> None:
@@ -110,6 +115,7 @@ class Worker:
         self._sequences: dict[int, Sequence] = {}
         self._samplers: dict[int, Sampler] = {}
         self._pools: dict[int, MeanPool] = {}
+        self._speculation = Speculation(self._options.guesses, self._runner.rows, self._options.block_size)
         self._failed_in_a_row = 0
         self._has_worked = False
 
@@ -136,6 +142,7 @@ class Worker:
                 self._pools[sequence.request_id] = MeanPool()
             else:
                 sampler = Sampler(sequence.params, sequence.prompt, self._options.vocab_size)
+                sampler.remember(sequence.generated)
                 self._samplers[sequence.request_id] = sampler
         except Exception as error:  # noqa: BLE001 - one request's own, whatever it is
             _log_failure(sequence, error)
@@ -147,12 +154,16 @@ class Worker:
     def _run_step(self, step: Step) -> None:
         started, decoded = now(), self.load.decoded
         rows = [
-            Row(chunk.sequence, position)
+            Row(chunk.sequence, position, chunk.sequence.token(position))
             for chunk in step.decode
             for position in range(chunk.start, chunk.end)
         ]
+        guesses = self._speculation.guess(rows)
+        rows += guesses
         for first in range(0, len(rows), self._runner.rows):
             self._decode(rows[first : first + self._runner.rows])
+        self.load.guessed += len(guesses)
+        self.load.guessed_right += self._speculation.learn()
         self._flush()
         for chunk in step.prefill:
             self._prefill(chunk)
@@ -165,6 +176,7 @@ class Worker:
         rows = [row for row in rows if row.sequence.request_id in self._sequences]
         if not rows:
             return
+        started = now()
         try:
             logits = self._runner.decode(rows)
         except Exception as error:  # noqa: BLE001 - found out below whose it is
@@ -175,8 +187,11 @@ class Worker:
             for sequence in sequences.values():
                 self._decode([row for row in rows if row.sequence is sequence])
             return
+        self._speculation.cost.observe(len(rows), now() - started)
         self._failed_in_a_row = 0
         for row, values in zip(rows, logits, strict=True):
+            if row.sequence.request_id not in self._sequences or not row.is_true:
+                continue
             self._scheduler.advance(row.sequence, row.position + 1)
             if row.sequence.num_cached == len(row.sequence):
                 self._sample(row.sequence, values)
@@ -255,6 +270,7 @@ class Worker:
         del self._sequences[sequence.request_id]
         self._samplers.pop(sequence.request_id, None)
         self._pools.pop(sequence.request_id, None)
+        self._speculation.forget(sequence.request_id)
         self._events.append((sequence.request_id, Finished(reason)))
 
     def _end_all(self, reason: FinishReason) -> None:

@@ -42,13 +42,14 @@ class ServedModel:
 class Job:
     """A request ready to run: one prompt and its params a choice.
 
-    Of every `best_of` answers in a row the likeliest `n` are given. Each first writes again the last
-    `repeated` bytes of what it goes on from.
+    Of every `best_of` answers in a row the likeliest `n` are given. Each has the tokens `begun` already, and
+    first writes again the last `repeated` bytes of what it goes on from.
     """
 
     dialect: Dialect
     prompts: Sequence[Sequence[int]]
     params: Sequence[SamplingParams]
+    begun: Sequence[int]
     n: int
     best_of: int
     stop: Sequence[str]
@@ -62,7 +63,7 @@ class Job:
 class _Wanted:
     """What the two endpoints word differently; `param` names the prompt in error messages.
 
-    `begun` are the last tokens of the prompts that belong to the answer.
+    `begun` are the tokens of the answer's beginning, which comes after the prompts.
     """
 
     dialect: Dialect
@@ -87,7 +88,7 @@ def chat_job(request: ChatRequest, model: ServedModel) -> Job:
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     wanted = _Wanted(
         dialect=ChatDialect(tokenizer, top_logprobs is not None, calls_tools=bool(request.callable_tools)),
-        prompts=[[*prompt, *begun]],
+        prompts=[prompt],
         begun=begun,
         best_of=request.n,
         max_tokens=request.max_completion_tokens or request.max_tokens,
@@ -126,30 +127,31 @@ def _job(request: ChatRequest | CompletionRequest, model: ServedModel, wanted: _
     if request.model != facts.model_id:
         raise errors.model_not_found(request.model)
     for prompt in wanted.prompts:
-        check_prompt(prompt, wanted.max_tokens, facts, wanted.param)
+        check_prompt([*prompt, *wanted.begun], wanted.max_tokens, facts, wanted.param)
     if any(token >= facts.vocab_size for token in request.logit_bias or {}):
         raise errors.invalid_request(f"token ids must be below {facts.vocab_size}", "logit_bias")
     limit = wanted.max_tokens or wanted.default_max_tokens
     start = _start(request, model, wanted)
-    prompts = [prompt[: len(prompt) - start.taken_back] for prompt in wanted.prompts]
+    begun = wanted.begun[: len(wanted.begun) - start.taken_back]
     params = [
         replace(
             _sampling(request, facts, wanted.top_logprobs, choice),
-            max_tokens=min(limit + start.taken_back, facts.max_length - len(prompt)),
+            max_tokens=min(limit + len(wanted.begun), facts.max_length - len(prompt)),
             grammar=start.grammar,
         )
-        for prompt in prompts
+        for prompt in wanted.prompts
         for choice in range(wanted.best_of)
     ]
     return Job(
         dialect=wanted.dialect,
-        prompts=[prompt for prompt in prompts for _ in range(wanted.best_of)],
+        prompts=[prompt for prompt in wanted.prompts for _ in range(wanted.best_of)],
         params=params,
+        begun=begun,
         n=request.n,
         best_of=wanted.best_of,
         stop=request.stop or [],
         repeated=start.repeated,
-        prompt_tokens=sum(len(prompt) for prompt in wanted.prompts),
+        prompt_tokens=sum(len(prompt) + len(wanted.begun) for prompt in wanted.prompts),
         stream=request.stream,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
@@ -157,7 +159,7 @@ def _job(request: ChatRequest | CompletionRequest, model: ServedModel, wanted: _
 
 @dataclass(frozen=True)
 class _Start:
-    """How answers begin: tokens taken back from the prompt, and the bytes that are written again for them."""
+    """How answers begin: tokens taken back, and the bytes that are written again for them."""
 
     grammar: Grammar | None = None
     taken_back: int = 0

@@ -67,6 +67,8 @@ class _EngineCollector(Collector):
         counters = (
             ("prefilled_tokens", "Prompt tokens computed", load.prefilled),
             ("prefix_hit_tokens", "Prompt tokens found in the cache", load.prefix_hits),
+            ("guessed_tokens", "Tokens checked ahead by speculation", load.guessed),
+            ("guessed_right_tokens", "Of them, those that the answers have", load.guessed_right),
             ("preemptions", "Sequences put back to be computed again", load.preemptions),
             ("failed_sequences", "Sequences ended by a failure of their own", load.failures),
             ("engine_restarts", "Times the engine started anew after a failure", load.restarts),

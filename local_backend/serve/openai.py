@@ -153,7 +153,8 @@ class _Endpoints:
         return GenerationResponse(reply, events, on_end)
 
     def _start(self, job: Job, caller: Caller) -> Started:
-        reply = Reply(job, self._submit(job.prompts, job.params, caller, "n"), self._service.model)
+        generation = self._submit(job.prompts, job.params, caller, "n", begun=job.begun)
+        reply = Reply(job, generation, self._service.model)
         return reply, reply.events() if job.stream else None
 
     def _submit(
@@ -162,13 +163,15 @@ class _Endpoints:
         params: Sequence[SamplingParams | None],
         caller: Caller,
         param: str,
+        *,
+        begun: Sequence[int] = (),
     ) -> Generation:
         engine = self._service.engine
         if len(prompts) > engine.admission.capacity:
             message = f"at most {engine.admission.capacity} can be worked on at once, not {len(prompts)}"
             raise errors.invalid_request(message, param)
         try:
-            return engine.submit(prompts, params, tenant=caller.tenant, priority=caller.priority)
+            return engine.submit(prompts, params, begun=begun, tenant=caller.tenant, priority=caller.priority)
         except QueueFull as full:
             raise errors.queue_full(full.retry_after) from full
         except EngineStopped as stopped:

@@ -84,7 +84,9 @@ class Machine:
     def step(self) -> None:
         step = self.scheduler.next_step()
         pending = [
-            Row(each.sequence, position) for each in step.decode for position in range(each.start, each.end)
+            Row(each.sequence, position, each.sequence.token(position))
+            for each in step.decode
+            for position in range(each.start, each.end)
         ]
         for first in range(0, len(pending), self.runner.rows):
             batch = pending[first : first + self.runner.rows]
