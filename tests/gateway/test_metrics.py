@@ -1,10 +1,12 @@
 from collections import Counter
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
 from gateway.metrics.modelservers import ModelServerSeries
+from gateway.metrics.series import flush, tally
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
@@ -118,6 +120,24 @@ def test_attempts_are_told_by_upstream_and_never_by_a_clients_word(metrics):
     assert value(metrics, name, upstream="up", model="fixed", outcome="UpstreamBusy") == 1
     assert value(metrics, "tidegate_upstream_first_token_seconds_sum", upstream="up", model="*") == 0.25
     assert b"whatever" not in metrics.expose()
+
+
+def test_tallied_values_are_counted_as_single_ones_are():
+    registry = CollectorRegistry()
+    direct, tallied = (
+        Histogram(name, "", ["x"], registry=registry, buckets=(1, 2, 4)) for name in ("a", "b")
+    )
+    for seen in (0, 0.5, 1, 1.0001, 2, 3.5, 4, 9):
+        direct.labels("x").observe(seen)
+        tally(tallied, "x").observe(seen)
+    assert registry.get_sample_value("b_count", {"x": "x"}) == 0
+    flush()
+    for name, labels in (("bucket", {"le": "1.0"}), ("bucket", {"le": "2.0"}), ("bucket", {"le": "4.0"})):
+        found = [registry.get_sample_value(f"{each}_{name}", {"x": "x", **labels}) for each in ("a", "b")]
+        assert found[0] == found[1] > 0
+    for name in ("sum", "count"):
+        found = [registry.get_sample_value(f"{each}_{name}", {"x": "x"}) for each in ("a", "b")]
+        assert found[0] == found[1] > 0
 
 
 def test_a_tenant_is_never_a_label(metrics):
