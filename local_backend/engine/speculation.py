@@ -1,11 +1,11 @@
 """Guesses the next tokens from the text itself, so that one pass can check several.
 
 Prompt lookup (Saxena, 2023; n-grams as in vLLM): what followed the last few tokens when they stood
-together before is proposed again. Each proposed token is a row of the pass like any other, and counts only if
-the sampler, given the logits before it, chooses just that token. For a proposal without randomness this is the
-rejection rule of speculative sampling (Leviathan et al., arXiv 2211.17192): a token is accepted with its
-probability, and what comes instead has the distribution of the others. The sampler draws once a token, so
-even a seed gives the same text.
+together before is proposed again. Each proposed token is a row of the pass like any other, and counts only
+if the sampler, given the logits before it, chooses just that token. For a proposal without randomness this
+is the rejection rule of speculative sampling (Leviathan et al., arXiv 2211.17192): a token is accepted with
+its probability, and what comes instead has the distribution of the others. The sampler draws once a token,
+so even a seed gives the same text.
 
 A row more makes a pass longer, so guesses are made only where they pay: what a row costs is measured, how
 often a sequence's guesses come true is remembered, and the i-th guess is made if the chance that it counts
