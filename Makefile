@@ -63,7 +63,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(DEVELOPED): $(INSTALLED)
 	@echo "tidegate: installing what tests need ..."
-	@$(PIP) --group dev
+	@$(PIP) --group dev --editable '.[otel]'
 	@touch $@
 
 # Triton's interpreter wants an older numpy than ours; everything else is taken from $(VENV).

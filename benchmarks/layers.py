@@ -1,22 +1,26 @@
 """What the layers cost: CPU time of a call through the stack, with the network left out.
 
-    python benchmarks/layers.py [--profile unary|stream]
+    python benchmarks/layers.py [--profile unary|stream] [--traces]
 
 Four services answer the same call from the same canned bytes: the provider's adapter alone, that with
 only the two observing layers around it, that with admission between these two, and the whole stack as
-gateway/stack.py builds it. The least of
-several repetitions counts, since everything else on the machine can only add to it.
+gateway/stack.py builds it. With --traces there is a fifth: the whole stack and a trace of each call, exported
+to a server that takes nothing. The least of several repetitions counts, since everything else on the machine
+can only add to it.
 """
 
 import argparse
 import asyncio
 import cProfile
 import gc
+import logging
 import pstats
 import re
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import httpx
 import uvloop
@@ -31,10 +35,11 @@ from gateway.providers.openai import OpenAIUpstream
 from gateway.queues import Queues
 from gateway.settings import Model, Provider, Target
 from gateway.stack import Roads, Stacks
+from gateway.tracing import Tracing
 from gateway.upstreams import Upstreams
 from policies.admission import Admission
 from policies.observe import ObserveAttempts, ObserveCalls
-from policies.service import Call, Operation, Service
+from policies.service import Call, Operation, Reply, Service
 
 REPETITIONS = 7
 _MESSAGE = re.compile(rb"data: .*?\n\n")
@@ -66,17 +71,36 @@ class CannedTransport(httpx.AsyncBaseTransport):
         return httpx.Response(200, headers=[(b"content-type", kind)], stream=body, request=request)
 
 
-def services() -> dict[str, Service]:
-    """The adapter alone, observed, and inside the whole stack."""
-    provider = Provider(preset="openai", base_url="http://upstream.test/v1")
-    parts = Parts(SystemClock(), wall_time, system_random(), Metrics(), CannedTransport())
-    accounts = accounts_of({"mock": provider}, {})
-    roads = Roads({"mock": provider}, accounts, Upstreams(parts), Queues(parts))
-    stacks = Stacks(roads, parts, TokenEstimates())
+def whole(roads: Roads, parts: Parts, tracing: Tracing | None = None) -> Service:
+    """The whole stack."""
+    stacks = Stacks(roads, parts, TokenEstimates(), tracing=tracing)
     catalogue = stacks.catalogue({MODEL: Model(route=((Target("mock", MODEL),),))})
     entry = catalogue.find(MODEL)
     if entry is None:
         raise LookupError(MODEL)
+    return entry.service
+
+
+def traced(service: Service, tracing: Tracing) -> Service:
+    """What the gateway does around a call that has a trace."""
+    scope = {"method": "POST", "path": "/v1/chat/completions", "headers": []}
+
+    @asynccontextmanager
+    async def call_traced(call: Call) -> AsyncIterator[Reply]:
+        call.trace = trace = tracing.begin(scope, call.arrived)
+        async with service(call) as reply:
+            yield reply
+        trace.finish("req", 200, "ok", call=call, reply=reply, first_event=0.1)
+
+    return call_traced
+
+
+def services(collector: str | None) -> dict[str, Service]:
+    """The adapter alone, observed, and inside the whole stack; the last again with traces."""
+    provider = Provider(preset="openai", base_url="http://upstream.test/v1")
+    parts = Parts(SystemClock(), wall_time, system_random(), Metrics(), CannedTransport())
+    accounts = accounts_of({"mock": provider}, {})
+    roads = Roads({"mock": provider}, accounts, Upstreams(parts), Queues(parts))
     adapter = OpenAIUpstream(
         accounts["mock"][0], MODEL, parts.transport, connect_timeout=5, wall_time=wall_time
     )
@@ -85,7 +109,24 @@ def services() -> dict[str, Service]:
     seating = roads.queues.before(roads.upstreams)
     admission = Admission(attempts, seating, estimates=TokenEstimates())
     admitted = ObserveCalls(admission, clock=parts.clock, meter=parts.meter)
-    return {"adapter": adapter, "observed": observed, "admitted": admitted, "stack": entry.service}
+    found = {"adapter": adapter, "observed": observed, "admitted": admitted, "stack": whole(roads, parts)}
+    if collector is not None:
+        tracing = Tracing(collector, parts.clock, wall_time)
+        logging.disable()  # it says that the server takes nothing
+        found["traced"] = traced(whole(roads, tracing.around(parts), tracing), tracing)
+    return found
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """A server in a process of its own, that refuses all that it is sent."""
+    argv = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        line = server.stdout.readline() if server.stdout else ""
+        try:
+            yield f"http://127.0.0.1:{line.split(' port ')[1].split()[0]}"
+        finally:
+            server.terminate()
 
 
 async def run(service: Service, *, stream: bool, calls: int) -> None:
@@ -112,10 +153,10 @@ async def measure(found: dict[str, Service], *, stream: bool) -> dict[str, float
     return least
 
 
-async def main(profiled: str | None) -> None:
+async def main(profiled: str | None, collector: str | None) -> None:
     """Measure both kinds of calls, or profile one of them."""
     sys.set_asyncgen_hooks(firstiter=None)  # as a worker does
-    found = services()
+    found = services(collector)
     if profiled is not None:
         stream = profiled == "stream"
         profile = cProfile.Profile()
@@ -135,7 +176,12 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--profile", choices=["unary", "stream"])
+    parser.add_argument("--traces", action="store_true")
+    arguments = parser.parse_args()
     gc.freeze()
     gc.set_threshold(20_000)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(parser.parse_args().profile))
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        collector() if arguments.traces else nullcontext() as url,
+    ):
+        runner.run(main(arguments.profile, url))

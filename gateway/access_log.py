@@ -28,6 +28,7 @@ class AccessRecord:
     upstream: str | None = None
     usage: Usage | None = None
     cached: CacheStatus | None = None
+    trace: str | None = None
 
 
 class AccessLog:
@@ -53,6 +54,8 @@ class AccessLog:
             "outcome": record.outcome,
             "duration_ms": _millis(record.duration),
         }
+        if record.trace is not None:
+            line["trace_id"] = record.trace
         if record.key is not None:
             line["key"] = record.key
         if record.call is not None:

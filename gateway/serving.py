@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -40,6 +40,9 @@ from policies.facts import CacheRefreshed
 from policies.limits import RateLimit
 from policies.ports import Clock, Meter
 from policies.service import Service
+
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
 
 _LOG = logging.getLogger(__name__)
 _PROBE_TIMEOUT = 1.0
@@ -112,6 +115,9 @@ class Serving:
         access_log: AccessLog | None,
     ) -> None:
         self._configured = configured
+        self.tracing = _tracing(settings, parts)
+        if self.tracing is not None:
+            parts = self.tracing.around(parts)
         self._parts = parts
         self.upstreams = Upstreams(parts)
         self.queues = Queues(parts)
@@ -180,8 +186,8 @@ class Serving:
     def reload(self) -> None:
         """Read the configuration again. Raises ConfigError and changes nothing when it has faults.
 
-        Calls under way go on as they began; ``server``, ``store``, ``cache`` and ``database`` keep until a
-        restart.
+        Calls under way go on as they began; ``server``, ``store``, ``cache``, ``database`` and
+        ``observability`` keep until a restart.
         """
         self._apply(self._configured.load())
         self._warm_up()
@@ -227,11 +233,13 @@ class Serving:
         task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """End what runs beside requests, so that what it used is in the books."""
+        """End what runs beside requests, so that what it used is in the books, and export the last traces."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self.tracing is not None:
+            await self.tracing.aclose()
 
     def _enter_refresh(self, refreshed: CacheRefreshed) -> None:
         self.books.enter_refresh(refreshed)
@@ -250,7 +258,12 @@ class Serving:
         self.claims.declare(settings.models, tariffs)
         self.books = self._bookkeeping(settings, tariffs, accounts)
         self.stacks = stacks = Stacks(
-            roads, self._parts, self.estimates, limit=self._limit, caching=self.caching
+            roads,
+            self._parts,
+            self.estimates,
+            limit=self._limit,
+            caching=self.caching,
+            tracing=self.tracing,
         )
         self.catalogue = stacks.catalogue(settings.models)
         admin = settings.admin.key
@@ -311,3 +324,13 @@ class Serving:
         except (TimeoutError, httpx.TransportError, OSError):
             return None
         return body.decode() if response.status_code == httpx.codes.OK else None
+
+
+def _tracing(settings: Settings, parts: Parts) -> "Tracing | None":
+    """What makes traces, imported only where it is wanted."""
+    endpoint = settings.observability.otlp
+    if endpoint is None:
+        return None
+    from gateway.tracing import Tracing  # noqa: PLC0415 - needs the extra otel
+
+    return Tracing(endpoint, parts.clock, parts.wall_time)

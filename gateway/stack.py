@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from gateway.cache.caching import Caching
@@ -37,6 +38,9 @@ from policies.service import Call, Layer, Reply, Service
 from policies.throttle import ClientThrottle
 from policies.timers import SilenceTimers, TimerOptions
 
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
+
 _STEP_WAIT = 0.05
 _LAST_WAIT = 10.0
 """Seconds that an admitted call waits for a permit that another took before it, or for a hold-off's end."""
@@ -59,7 +63,7 @@ class Roads:
 class Stacks:
     """Builds the services of one configuration. Routes that share an upstream share its member."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its ports
         self,
         roads: Roads,
         parts: Parts,
@@ -67,12 +71,14 @@ class Stacks:
         *,
         limit: Layer | None = None,
         caching: Caching | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._roads = roads
         self._parts = parts
         self._estimates = estimates
         self._limit = limit
         self._caching = caching
+        self._tracing = tracing
         self.budgets: dict[tuple[str, int], RetryBudget] = {}
         self._callers = caller_headers(roads.queues.weight)
         self._members: WeakValueDictionary[tuple[str, str, Timeouts, float], Member] = WeakValueDictionary()
@@ -202,6 +208,9 @@ class Stacks:
         service = ObserveAttempts(
             service, upstream=name, model=upstream.model, clock=parts.clock, meter=parts.meter
         )
+        if self._tracing is not None:
+            # Around the entry in the history, which tells how the attempt ended.
+            service = self._tracing.attempts(service, upstream)
         # A permit lasts for the whole stream.
         service = AdaptiveConcurrency(
             service,

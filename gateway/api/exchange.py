@@ -60,6 +60,7 @@ class Exchange:
         self._send = send
         self._id = request_id(scope, serving.rng)
         self._arrived = serving.clock.now()
+        self._trace = None if serving.tracing is None else serving.tracing.begin(scope, self._arrived)
         self._key: Key | None = None
         self._call: Call | None = None
         self._reply: Reply | None = None
@@ -90,6 +91,15 @@ class Exchange:
         finally:
             self._log()
             self._enter()
+            if self._trace is not None:
+                self._trace.finish(
+                    self._id,
+                    self._status,
+                    self._outcome,
+                    call=self._call,
+                    reply=self._reply,
+                    first_event=self._first_event,
+                )
 
     def interrupt(self, error: GatewayError) -> None:
         """End the answer with ``error`` now."""
@@ -119,6 +129,7 @@ class Exchange:
             tenant=key.tenant,
             tier=key.tier,
             key=key.id,
+            trace=self._trace,
             arrived=self._arrived,
             directives=UNSAID if said is None else directives.parse(said.decode("latin-1")),
             allotment=serving.claims.allotment_of(key),
@@ -312,6 +323,7 @@ class Exchange:
                 upstream=self._reply.upstream if self._reply else None,
                 usage=self._reply.usage if self._reply else None,
                 cached=self._reply.cached if self._reply else None,
+                trace=None if self._trace is None else self._trace.id,
             ),
             serving.wall_time(),
         )

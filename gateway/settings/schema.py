@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from gateway.settings.accounts import LOCAL, Account, LocalProvider, ProviderName
 from gateway.settings.base import Secret, Section, Text, Whole
 from gateway.settings.caching import Cache
+from gateway.settings.collector import CollectorUrl
 from gateway.settings.database import DatabaseUrl
 from gateway.settings.limits import Limits
 from gateway.settings.problems import Fault, KeyPath, faulty, nearest
@@ -100,10 +101,11 @@ class Ledger(Section):
 
 
 class Observability(Section):
-    """What the gateway tells about itself."""
+    """What the gateway tells about itself; `otlp` is where traces go, None sends none."""
 
     metrics: bool = True
     access_log: Literal["json", "off"] = "json"
+    otlp: CollectorUrl = None
 
 
 def _bundled_providers() -> Mapping[str, Account]:

@@ -45,6 +45,11 @@ def test_a_call_with_its_history():
     ]
 
 
+def test_its_trace_is_in_it_where_it_has_one():
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert written(AccessRecord("req_1", "POST", "/v1/x", 200, "ok", 1, trace=trace))["trace_id"] == trace
+
+
 def test_the_prompt_is_not_in_it():
     secret = "tell nobody"
     call = make_call(body={"model": "m", "messages": [{"role": "user", "content": secret}], "user": secret})

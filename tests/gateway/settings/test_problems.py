@@ -42,6 +42,20 @@ BAD_FILES = {
         "server: {port: true}\n",
         "1: server.port: must be a number",
     ),
+    "a collector that is no URL": (
+        "observability: {otlp: 'collector:4318'}\n",
+        (
+            "1: observability.otlp: must be the URL of a collector that takes OTLP over HTTP, such as"
+            " http://127.0.0.1:4318"
+        ),
+    ),
+    "a collector's password in the file": (
+        "observability: {otlp: 'https://me:secret@collector'}\n",
+        (
+            "1: observability.otlp: must hold no password: set OTEL_EXPORTER_OTLP_HEADERS in the environment"
+            " instead"
+        ),
+    ),
     "no workers": (
         "server: {workers: 0}\n",
         "1: server.workers: must be at least 1",

@@ -1,0 +1,99 @@
+"""Attempts in a trace: a span around each, whose context travels with the request to the upstream."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import httpx
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import Span, get_current_span, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway.conventions import OPERATION_NAMES
+from gateway.tracing import names
+from gateway.tracing.request import Attributes, RequestTrace
+from gateway.upstreams import Upstream
+from policies.service import CANCELLED, LOST, OK, Attempt, Call, Reply, Service
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_NO_FAILURE = frozenset({OK, CANCELLED, LOST})
+
+
+class TraceAttempts:
+    """Layer around one upstream's entry in the history, which tells how the attempt ended."""
+
+    def __init__(self, inner: Service, upstream: Upstream) -> None:
+        self._inner = inner
+        self._model = upstream.model
+        url = httpx.URL(upstream.account.base_url)
+        self._attributes: Attributes = {
+            names.PROVIDER: names.provider_name(upstream.provider.preset),
+            names.REQUEST_MODEL: upstream.model,
+            names.UPSTREAM: upstream.account.name,
+            names.SERVER_ADDRESS: url.host,
+            names.SERVER_PORT: url.port or (443 if url.scheme == "https" else 80),
+        }
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+        trace = call.trace
+        if not isinstance(trace, RequestTrace):
+            async with self._inner(call) as reply:
+                yield reply
+            return
+        operation = OPERATION_NAMES[call.operation]
+        known = {**self._attributes, names.OPERATION: operation, names.REQUEST_STREAM: call.stream}
+        span = trace.attempt(f"{operation} {self._model}", known)
+        replies: list[Reply] = []
+        async with AsyncExitStack() as stack:
+            stack.callback(_end, trace, span, call.attempts, len(call.attempts), replies)
+            with _current(span):
+                reply = await stack.enter_async_context(self._inner(call))
+            replies.append(reply)
+            yield reply
+
+
+@contextmanager
+def _current(span: Span) -> Iterator[None]:
+    """Let ``TracedTransport`` know whose request it sends."""
+    token = attach(set_span_in_context(span))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def _end(
+    trace: RequestTrace, span: Span, attempts: Sequence[Attempt], place: int, replies: Sequence[Reply]
+) -> None:
+    """End the span of the attempt that is at ``place`` of its call's history."""
+    attempt = attempts[place]
+    known: dict[str, str | int | float] = {names.OUTCOME: attempt.outcome}
+    if attempt.first_event is not None:
+        known[names.FIRST_CHUNK] = attempt.first_event
+    for reply in replies:
+        known[names.RESPONSE_MODEL] = reply.model
+        if reply.usage is not None:
+            known[names.INPUT_TOKENS] = reply.usage.input
+            known[names.OUTPUT_TOKENS] = reply.usage.output
+            known[names.CACHED_TOKENS] = reply.usage.cached_input
+            known[names.REASONING_TOKENS] = reply.usage.reasoning
+    span.set_attributes(known)
+    trace.end(span, None if attempt.outcome in _NO_FAILURE else attempt.outcome)
+
+
+class TracedTransport(httpx.AsyncBaseTransport):
+    """Sends the trace's context along (W3C Trace Context), where there is one, and notes the status."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        span = get_current_span()
+        if span.get_span_context().is_valid:
+            _PROPAGATOR.inject(request.headers)
+        response = await self._transport.handle_async_request(request)
+        span.set_attribute(names.STATUS, response.status_code)
+        return response
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
