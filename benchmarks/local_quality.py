@@ -11,22 +11,21 @@ so that the figures can be had again without a network; --text takes another fil
 import argparse
 import json
 import math
-import pydoc_data.topics
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from local_backend.clock import now
-from local_backend.engine.latents import LatentFormat, LatentPool
+from local_backend.compress.corpus import prose
+from local_backend.compress.quality import Judged, divergence, judge, log_probabilities, losses
+from local_backend.engine.latents import LatentFormat
+from local_backend.errors import BackendError
 from local_backend.model.long_context import Extension
-from local_backend.model.model import DeepseekV3
 from local_backend.model.rope import RotaryEmbedding
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights.deepseek_io import CONFIG, read_json
@@ -37,18 +36,18 @@ from local_backend.weights.progress import StderrProgress
 from local_backend.weights.repack import Quantization
 
 CPU = torch.device("cpu")
-CHUNK = 512
 LENGTHS = (512, 2048, 4096)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A form of the model: its products, how its weights are stored, and its cache."""
+    """A form of the model: its products, how its weights are stored, its cache, and its profile."""
 
     name: str
     dtype: torch.dtype = torch.float32
     quantization: Quantization = Quantization.NONE
     latents: torch.dtype = torch.float32
+    profile: str = "exact"
 
 
 VARIANTS = [
@@ -59,6 +58,8 @@ VARIANTS = [
     Variant("FP8 weights and activations (simulated)", torch.float32, Quantization.FP8),
     Variant("bfloat16 latents", latents=torch.bfloat16),
     Variant("FP8 latents", latents=torch.uint8),
+    Variant("profile mla256", profile="mla256"),
+    Variant("profile sparse", profile="sparse"),
 ]
 
 EDGES = (1024, 2048, 3072, 4096, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768)
@@ -69,39 +70,6 @@ EXTENSIONS = {
 }
 
 
-def prose() -> str:
-    """Paragraphs of whole sentences, without grammar, tables and examples."""
-    everything = "\n\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
-    paragraphs = (re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", everything))
-    return "\n\n".join(
-        part
-        for part in dict.fromkeys(paragraphs)
-        if len(part) > 150
-        and part[0].isupper()
-        and part.endswith(".")
-        and part.count("`") < 6
-        and "::=" not in part
-    )
-
-
-def log_probabilities(model: DeepseekV3, form: LatentFormat, ids: Tensor) -> Iterator[Tensor]:
-    """The log-probabilities after each token but the last, [tokens, vocab], chunk after chunk."""
-    pool = LatentPool(model.config, 1, len(ids), CPU, form)
-    for start in range(0, len(ids) - 1, CHUNK):
-        end = min(start + CHUNK, len(ids) - 1)
-        view = pool.rows([0], start, end)
-        hidden = model(ids[None, start:end], torch.arange(start, end)[None], view)
-        yield functional.log_softmax(model.logits(hidden[0]), -1)
-
-
-def losses(chunks: Iterator[Tensor], ids: Tensor) -> Tensor:
-    """The negative log-probability of each token but the first."""
-    following = ids[1:].split(CHUNK)
-    return torch.cat(
-        [-chunk.gather(1, tokens[:, None])[:, 0] for chunk, tokens in zip(chunks, following, strict=True)]
-    )
-
-
 def stretches(ids: Tensor, count: int) -> Iterator[Tensor]:
     """`count` stretches of the longest length, evenly spread over the text."""
     step = (len(ids) - max(LENGTHS)) // max(count - 1, 1)
@@ -109,28 +77,29 @@ def stretches(ids: Tensor, count: int) -> Iterator[Tensor]:
         yield ids[index * step : index * step + max(LENGTHS)]
 
 
-@torch.inference_mode()
-def table(folder: Path, ids: Tensor, count: int) -> None:
+def table(ids: Tensor, count: int, delta: Path | None) -> None:
     """Print one row a variant as it is done; shorter lengths are the beginnings of the longest stretches."""
-    config = load_config(folder)
-    exact: list[Tensor] = []
+    exact: list[Judged] = []
     print("| variant | " + " | ".join(f"{length:,}" for length in LENGTHS) + " | KL at 512 | bytes a token |")
     print("|---" * (len(LENGTHS) + 3) + "|")
     for variant in VARIANTS:
-        model = load_model(folder, max(LENGTHS), CPU, variant.dtype, quantization=variant.quantization)
+        given = delta if variant.profile == "sparse" else None
+        try:
+            prepared = prepare_model(
+                BUNDLED_MODEL, variant.profile, default_cache_dir(), StderrProgress(), given
+            )
+        except BackendError as error:
+            print(f"| {variant.name} | {error} |" + " |" * (len(LENGTHS) + 1))
+            continue
+        model = load_model(prepared.path, max(LENGTHS), CPU, variant.dtype, quantization=variant.quantization)
         form = LatentFormat(variant.latents, torch.float32)
-        found, firsts = [], []
-        for part in stretches(ids, count):
-            chunks = log_probabilities(model, form, part)
-            firsts.append(next(chunks))
-            found.append(losses(chain([firsts[-1]], chunks), part))
-        exact = exact or firsts
+        found = [judge(model, part, form) for part in stretches(ids, count)]
+        exact = exact or found
         cells = [
-            f"{math.exp(torch.cat([each[: length - 1] for each in found]).mean()):.2f}" for length in LENGTHS
+            f"{math.exp(torch.cat([each.losses[: length - 1] for each in found]).mean()):.2f}"
+            for length in LENGTHS
         ]
-        pairs = zip(exact, firsts, strict=True)
-        divergence = torch.cat([(base.exp() * (base - each)).sum(-1) for base, each in pairs])
-        cells += [f"{divergence.mean():.4f}", f"{form.block_bytes(config, 1):,}"]
+        cells += [f"{divergence(exact, found):.4f}", f"{form.block_bytes(model.config, 1):,}"]
         print(f"| {variant.name} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -177,11 +146,12 @@ def main() -> None:
         "--trained", type=int, default=8192, help="pretend that the model was trained so far (%(default)s)"
     )
     parser.add_argument("--stretches", type=int, default=2, help="texts of 4,096 tokens (%(default)s)")
+    parser.add_argument("--delta", type=Path, help="for the profile sparse")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = prepare_model(BUNDLED_MODEL, "exact", default_cache_dir(), StderrProgress()).path
-    text = options.text.read_text(encoding="utf-8") if options.text else prose()
+    text = options.text.read_text(encoding="utf-8") if options.text else "\n\n".join(prose())
     ids = torch.tensor(Tokenizer(folder).encode(text))
     started = now()
     print(f"{len(ids):,} tokens, torch {torch.__version__}, {options.threads} threads")
@@ -189,7 +159,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as pretended:
             curve(trained_at(folder, Path(pretended), options.trained), ids[: options.curve])
     else:
-        table(folder, ids, options.stretches)
+        table(ids, options.stretches, options.delta)
     print(f"{now() - started:.0f} s")
 
 

@@ -14,6 +14,8 @@ def model_server_argv(provider: LocalProvider, port: int) -> list[str]:
     argv = [sys.executable, "-m", "local_backend", "serve", "--host", _HOST, "--port", str(port)]
     argv += ["--profile", provider.profile, "--device", provider.device]
     argv += ["--parent-pid", str(os.getpid())]
+    if provider.delta is not None:
+        argv += ["--delta", provider.delta]
     if provider.threads is not None:
         argv += ["--threads", str(provider.threads)]
     return argv

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local_backend.clock import now
-from local_backend.commands import bench, profile
+from local_backend.commands import bench, distill, profile
 from local_backend.commands.numbers import natural, positive, positive_number
 from local_backend.errors import BackendError
 from local_backend.parent import exit_with_parent
@@ -44,11 +44,15 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--model",
         default="smollm2-135m-moe",
-        help="the bundled model's name, a dense Llama's .gguf file, or a DeepSeek-V2 or V3 folder (%(default)s)",
+        help="the bundled model's name, a dense Llama's .gguf, or a DeepSeek-V2 or V3 folder (%(default)s)",
     )
     model.add_argument(
-        "--profile", default="exact", choices=["exact"], help="how it is converted (%(default)s)"
+        "--profile",
+        default="exact",
+        choices=["exact", "mla256", "sparse"],
+        help="how it is converted: without loss, to a smaller cache, or to fewer experts (%(default)s)",
     )
+    model.add_argument("--delta", type=Path, metavar="FILE", help="what `distill` made, for --profile sparse")
     model.add_argument(
         "--cache-dir",
         type=Path,
@@ -83,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
         measured = commands.add_parser(name, parents=[model, compute], help=description)
         command.add_arguments(measured)
         measured.set_defaults(run=command.run)
+
+    distilling = commands.add_parser("distill", help="train a sparse form of the bundled model")
+    distilling.add_argument("--cache-dir", type=Path, default=default_cache_dir())
+    distilling.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    distilling.add_argument("--threads", type=positive, help="CPU threads (all cores but one)")
+    distill.add_arguments(distilling)
+    distilling.set_defaults(run=distill.run)
 
     serve = commands.add_parser("serve", parents=[model, compute], help="serve the model over HTTP")
     serve.set_defaults(run=_serve)
@@ -132,7 +143,7 @@ def _prepare(options: argparse.Namespace) -> int:
     # Imported here, as in _serve, so that a wrong argument is answered before torch is loaded.
     from local_backend.weights.prepare import prepare_model  # noqa: PLC0415
 
-    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
+    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress(), options.delta)
     sys.stdout.write(f"{folder.path}\n")
     return 0
 
@@ -149,6 +160,7 @@ def _serve(options: argparse.Namespace) -> int:
     wanted = ServeOptions(
         model=options.model,
         profile=options.profile,
+        delta=options.delta,
         cache_dir=options.cache_dir,
         device=options.device,
         dtype=options.dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
@@ -145,9 +145,16 @@ class LocalProvider(Section):
     status_page: ClassVar[str | None] = None
 
     preset: Literal["local"]
-    profile: Literal["exact"] = "exact"
+    profile: Literal["exact", "mla256", "sparse"] = "exact"
+    delta: str | None = None
     device: Annotated[str, AfterValidator(_device)] = "auto"
     threads: Annotated[Whole, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_delta(self) -> Self:
+        if (self.profile == "sparse") != (self.delta is not None):
+            raise ValueError("the profile sparse, and no other, takes delta: the file that distill made")
+        return self
 
 
 def _kind(value: Any) -> str:

@@ -55,6 +55,8 @@ def _arguments(options: argparse.Namespace) -> list[str]:
     arguments = ["--model", options.model, "--profile", options.profile]
     arguments += ["--device", options.device, "--dtype", options.dtype]
     arguments += ["--quantization", options.quantization, "--cache-dir", str(options.cache_dir)]
+    if options.delta:
+        arguments += ["--delta", str(options.delta)]
     if options.threads:
         arguments += ["--threads", str(options.threads)]
     return [*arguments, "--max-concurrency", str(max(options.batches))]

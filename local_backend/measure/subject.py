@@ -28,7 +28,7 @@ def load_subject(options: argparse.Namespace, length: int) -> Subject:
     """Load what --model, --profile, --device, --dtype, --quantization and --threads say."""
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress())
+    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress(), options.delta)
     limit = load_config(folder.path).max_position_embeddings
     if length > limit:
         raise ConfigError(f"--context {length} exceeds the model's {limit} positions")

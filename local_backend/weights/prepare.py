@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from local_backend.compress.profiles import build_mla256, write_student
+from local_backend.distill.delta import read_delta
 from local_backend.errors import ConfigError, WeightsError
 from local_backend.weights import deepseek_io
 from local_backend.weights.convert import converted_config, converted_tensors
@@ -25,7 +27,7 @@ from local_backend.weights.progress import Progress
 from local_backend.weights.tokenizer_json import build_tokenizer
 
 BUNDLED_MODEL = "smollm2-135m-moe"
-PROFILES = ("exact",)
+EXACT, MLA256, SPARSE = PROFILES = ("exact", "mla256", "sparse")
 MANIFEST = "manifest.json"
 
 # Raised whenever converted folders of an older version must not be used again.
@@ -43,15 +45,21 @@ class ModelFolder:
     path: Path
 
 
-def prepare_model(model: str, profile: str, cache_dir: Path, progress: Progress) -> ModelFolder:
+def prepare_model(
+    model: str, profile: str, cache_dir: Path, progress: Progress, delta: Path | None = None
+) -> ModelFolder:
     """Make sure that `model` exists as a DeepSeek-V2 or V3 folder.
 
     `model` is the bundled model's name, a GGUF file of a dense Llama model, or a folder that already is in
-    DeepSeek's Hugging Face format. Raises ConfigError when it names nothing usable and WeightsError when it
-    cannot be made.
+    DeepSeek's Hugging Face format. `profile` mla256 compresses the bundled model, and sparse lays a distilled
+    `delta` over it. Raises ConfigError when it names nothing usable and WeightsError when it cannot be made.
     """
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
+    if delta is not None and profile != SPARSE:
+        raise ConfigError(f"--profile {profile} takes no --delta; a delta belongs to --profile sparse")
+    if profile != EXACT:
+        return _prepare_compressed(model, profile, cache_dir, progress, delta)
     if model == BUNDLED_MODEL:
         folder = cache_dir / "models" / f"{BUNDLED_MODEL}-{profile}"
         _ensure(folder, lambda target: _convert_bundled(cache_dir, target, progress), progress)
@@ -70,6 +78,13 @@ def prepare_model(model: str, profile: str, cache_dir: Path, progress: Progress)
     raise ConfigError(f"model {model!r} is neither {BUNDLED_MODEL!r}, nor a .gguf file, nor a model folder")
 
 
+def base_hash(folder: Path) -> str:
+    """The hash of a folder's weights, by which a delta knows them."""
+    manifest = deepseek_io.read_json(folder / MANIFEST)
+    found: str = manifest["files"][deepseek_io.WEIGHTS]["sha256"]
+    return found
+
+
 def is_whole(folder: Path, progress: Progress) -> bool:
     """Whether every file of a converted folder is there, unchanged, and of this version."""
     try:
@@ -86,6 +101,29 @@ def is_whole(folder: Path, progress: Progress) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return True
+
+
+def _prepare_compressed(
+    model: str, profile: str, cache_dir: Path, progress: Progress, path: Path | None
+) -> ModelFolder:
+    if model != BUNDLED_MODEL:
+        raise ConfigError(f"--profile {profile} is for the bundled model {BUNDLED_MODEL!r} alone")
+    folder = cache_dir / "models" / f"{BUNDLED_MODEL}-{profile}"
+    if profile == MLA256:
+        exact = prepare_model(model, EXACT, cache_dir, progress).path
+        _ensure(folder, lambda target: build_mla256(exact, target, progress), progress)
+        return ModelFolder(BUNDLED_MODEL, folder)
+    if path is None:
+        raise ConfigError(
+            "--profile sparse needs --delta FILE: none ships, because none has passed the quality gate yet; "
+            "make one with `python -m local_backend distill`, best on a GPU"
+        )
+    delta = read_delta(path)
+    exact = prepare_model(model, EXACT, cache_dir, progress).path
+    delta.check(path, base_hash(exact))
+    folder = folder.with_name(f"{folder.name}-{sha256_of(path)[:12]}")
+    _ensure(folder, lambda target: write_student(exact, target, delta.plan, delta.correct), progress)
+    return ModelFolder(BUNDLED_MODEL, folder)
 
 
 def _ensure(folder: Path, build: Callable[[Path], None], progress: Progress) -> None:

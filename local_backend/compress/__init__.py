@@ -1,0 +1,1 @@
+"""Smaller forms of a converted model: a narrower latent, experts that are not all active; their quality."""

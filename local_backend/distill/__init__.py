@@ -1,0 +1,1 @@
+"""Distillation of a sparse student from the exact model, and the small file that holds its outcome."""
