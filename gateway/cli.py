@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from gateway import __version__
-from gateway.commands import audit, bench, keys, tenants, tiers, upstreams, usage
+from gateway.commands import audit, bench, keys, tenants, tiers, top, upstreams, usage
 from gateway.settings import ConfigError, Settings, load
 
 BAD_CONFIGURATION = 2
@@ -28,6 +28,7 @@ app.add_typer(upstreams.app, name="upstreams")
 app.command("usage")(usage.show)
 app.command("audit")(audit.show)
 app.command("bench")(bench.load)
+app.command("top")(top.show)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ConfigOption = Annotated[

@@ -74,7 +74,7 @@ def _waits(run: Run) -> list[str]:
             ]
             parts.append(f'<circle class="{style}" r="4" cx="{left + 4}" cy="344"/>')
             parts.append(f'<text class="dim" x="{left + 13}" y="348">{name}</text>')
-            left += 36 + 7 * len(name)
+            left += 32 + 6 * len(name)
     return parts
 
 

@@ -19,12 +19,8 @@ class AdminClient:
     """Calls the admin API of one gateway."""
 
     def __init__(self, url: str, admin_key: str | None) -> None:
-        if not admin_key:
-            fail(
-                "no admin key: give --admin-key or set TIDEGATE_ADMIN_KEY (it was printed at the first start)"
-            )
         self._url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {admin_key}"}
+        self._headers = {"authorization": f"Bearer {require(admin_key)}"}
 
     def get(self, path: str, params: dict[str, str] | None = None) -> Any:
         """The answer's JSON."""
@@ -97,6 +93,13 @@ def _detail(response: httpx.Response) -> str:
         return str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {response.status_code}"
+
+
+def require(admin_key: str | None) -> str:
+    """The key, or an end with a word on where to find it."""
+    if not admin_key:
+        fail("no admin key: give --admin-key or set TIDEGATE_ADMIN_KEY (it was printed at the first start)")
+    return admin_key
 
 
 def fail(message: str) -> NoReturn:

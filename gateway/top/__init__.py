@@ -1,0 +1,1 @@
+"""The gateway in a terminal: ``feed`` follows it, ``pace`` makes rates of its sums, ``frame`` draws."""
