@@ -12,7 +12,7 @@ import torch
 from local_backend.engine.admission import QueueFull
 from local_backend.engine.engine import Engine, EngineStopped, Generation
 from local_backend.engine.latents import LatentPool
-from local_backend.engine.request import Finished, FinishReason, SamplingParams
+from local_backend.engine.request import Embedding, Finished, FinishReason, SamplingParams
 from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import SchedulerOptions
@@ -89,6 +89,26 @@ async def test_greedy_decoding_equals_the_oracles(engine: Engine, tmp_path: Path
         with torch.inference_mode():
             assert int(oracle(torch.tensor([ids])).logits[0, -1].argmax()) == token
         ids.append(token)
+
+
+@pytest.mark.parametrize("begun", [1, 7, 13])
+async def test_an_answer_goes_on_from_its_own_tokens(engine: Engine, begun: int) -> None:
+    params = replace(GREEDY, frequency_penalty=0.5)
+    whole, _ = await collect(engine.submit([prompt(4, 20)], [params]))
+    rest, _ = await collect(engine.submit([prompt(4, 20)], [params], begun=whole[:begun]))
+    assert whole[:begun] + rest == whole
+
+
+async def test_an_embedding_is_the_mean_of_the_hidden_states(engine: Engine, model: DeepseekV3) -> None:
+    ids = prompt(6, 3 * SIZE + 5)
+    for _ in range(2):
+        events = [event async for _, event in engine.submit([ids], [None])]
+        assert [type(event) for event in events] == [Embedding, Finished]
+    with torch.inference_mode():
+        view = LatentPool(model.config, 1, LENGTH, CPU).rows([0], 0, len(ids))
+        hidden = model(torch.tensor([ids]), torch.arange(len(ids))[None], view)[0]
+    expected = torch.nn.functional.normalize(hidden.mean(0), dim=0)
+    torch.testing.assert_close(torch.tensor(events[0].values), expected, atol=1e-5, rtol=0)
 
 
 async def test_the_context_ends_a_sequence(engine: Engine) -> None:
@@ -197,10 +217,11 @@ async def test_a_sampler_that_raises_ends_its_own_request(
         return sample(self, logits)
 
     monkeypatch.setattr(Sampler, "sample", picky)
-    sick = collect(engine.submit([prompt(1, 9)], [replace(SAMPLED, seed=13)]))
+    sick = [collect(engine.submit([prompt(1, 9)], [replace(SAMPLED, seed=13)])) for _ in range(4)]
     well = collect(engine.submit([prompt(2, 9)], [SAMPLED]))
-    results = await asyncio.gather(sick, well)
-    assert [reason for _, reason in results] == [FinishReason.ERROR, FinishReason.LENGTH]
+    results = await asyncio.gather(*sick, well)
+    assert [reason for _, reason in results] == [FinishReason.ERROR] * 4 + [FinishReason.LENGTH]
+    assert engine.load.restarts == 0
 
 
 async def test_a_failed_engine_tells_everyone_and_starts_anew(
