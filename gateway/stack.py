@@ -32,6 +32,7 @@ from policies.failover import Failover, Step
 from policies.hedge import Hedge, HedgeOptions
 from policies.member import Member
 from policies.observe import ObserveAttempts, ObserveCalls
+from policies.ports import SemanticIndex
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
 from policies.service import Call, Layer, Reply, Service
@@ -135,6 +136,8 @@ class Stacks:
     def _cached(self, service: Service, model: Model, cache: ModelCache, caching: Caching) -> Service:
         """The cache around all that asks upstreams, outermost last. What it answers costs no tokens."""
         parts, options = self._parts, cache.options()
+        space = ",".join(sorted(str(target) for target in model.route[0]))
+        semantic = self._semantic(model, cache, caching, space)
         # Innermost: each answer is stored once, whoever waits for it.
         service = Fill(
             service,
@@ -142,6 +145,7 @@ class Stacks:
             store=caching.store,
             trusted=self._trusted(model),
             wall_time=parts.wall_time,
+            semantic=semantic,
         )
         if caching.leases is not None:
             # Of the replicas one asks, and the others wait for its answer.
@@ -159,15 +163,30 @@ class Stacks:
         # Above the replicas, since a lease is a process's: equal calls share one that belongs to no client.
         service = Coalesce(service, meter=parts.meter)
         # Outermost: what was answered before asks nobody.
-        space = ",".join(sorted(str(target) for target in model.route[0]))
         return Cache(
             service,
             options,
-            shelf=Shelf(caching.store, space),
+            shelf=Shelf(caching.store, space, semantic),
             clock=parts.clock,
             wall_time=parts.wall_time,
             spawn=caching.spawn,
             meter=caching.meter,
+        )
+
+    def _semantic(
+        self, model: Model, cache: ModelCache, caching: Caching, space: str
+    ) -> SemanticIndex | None:
+        """What finds answers to prompts that mean the same, where the route wants that."""
+        if cache.semantic is None:
+            return None
+        semantics = caching.semantics()
+        if (target := semantics.target) is not None:
+            members = self._members_of(model, (target,), target.model)
+            semantics.reach(self._balance(model, members))
+        return semantics.lookup(
+            cache.semantic.options(),
+            space,
+            lambda answer: answer.age(self._parts.wall_time()) <= cache.exact,
         )
 
     def _trusted(self, model: Model) -> Trusted:

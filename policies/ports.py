@@ -9,7 +9,7 @@ from policies.ratelimit import Bucket, Charge, Verdict
 from policies.service import Call, Estimate, Usage
 
 if TYPE_CHECKING:
-    from policies.cache.answer import CachedAnswer
+    from policies.cache.answer import CachedAnswer, Near
 
 
 class Clock(Protocol):
@@ -101,8 +101,8 @@ class Leases(Protocol):
 class SemanticIndex(Protocol):
     """Finds an answer to another prompt that means the same."""
 
-    async def nearest(self, call: Call, scope: str) -> "tuple[CachedAnswer, float] | None":
-        """An answer within ``scope`` that is good enough for this call, with its similarity."""
+    async def nearest(self, call: Call, scope: str) -> "Near | None":
+        """An answer within ``scope`` that is good enough for this call. Never raises."""
         ...
 
     def learn(self, call: Call, answer: "CachedAnswer") -> None:

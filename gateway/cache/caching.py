@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,6 +21,9 @@ from gateway.stores.redis.connect import Client, close, connect
 from policies.cache.exact import Spawn
 from policies.facts import CacheEvicted
 from policies.ports import Meter
+
+if TYPE_CHECKING:
+    from gateway.cache.semantic.semantics import Semantics
 
 _PATIENCE = 5.0
 _HORIZON = 90 * 86400.0
@@ -47,6 +51,8 @@ class Caching:
     def __init__(
         self, settings: Cache, neighbours: Neighbours, parts: Parts, *, spawn: Spawn, meter: Meter
     ) -> None:
+        self._settings = settings
+        self._semantics: Semantics | None = None
         self._parts = parts
         self.spawn = spawn
         self.meter = meter
@@ -90,7 +96,15 @@ class Caching:
         """Forget what was purged since the last time, at whichever replica."""
         with suppress(BookUnreachable):  # as are the answers that it is about
             for purge in self.purges.learn(await self._book.read()):
-                self.store.forget(purge)
+                self._forget(purge)
+
+    def semantics(self) -> "Semantics":
+        """Made for the first route that wants it: it takes packages that an installation may lack."""
+        if self._semantics is None:
+            from gateway.cache.semantic.semantics import Semantics  # noqa: PLC0415 - as said
+
+            self._semantics = Semantics(self._settings, self.store, self._parts, self.spawn, self.meter)
+        return self._semantics
 
     async def purge(
         self, tenant: str | None = None, model: str | None = None, key: str | None = None
@@ -103,7 +117,7 @@ class Caching:
         purge = Purge(now, tenant, model, key)
         await self._book.add(purge, now - _HORIZON)
         for news in self.purges.learn([purge]):
-            self.store.forget(news)
+            self._forget(news)
         if self._shared is not None:
             self.spawn(self._shared.discard(purge))
 
@@ -125,6 +139,13 @@ class Caching:
             await self._shared.close()
         if self._own is not None:
             await close(self._own)
+        if self._semantics is not None:
+            self._semantics.close()
+
+    def _forget(self, purge: Purge) -> None:
+        self.store.forget(purge)
+        if purge.everything and self._semantics is not None:
+            self._semantics.clear()
 
     def _evicted(self, count: int) -> None:
         self._parts.meter.emit(CacheEvicted(MEMORY, count, "full"))

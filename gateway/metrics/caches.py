@@ -10,7 +10,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from gateway.cache.disk import NAME as DISK
 from gateway.cache.tiers import MEMORY, TierSize
 from gateway.metrics.series import child
-from policies.facts import CacheAsked, CacheDropped, CacheEvicted, CacheRefreshed, CallCoalesced
+from policies.facts import (
+    CacheAsked,
+    CacheDropped,
+    CacheEvicted,
+    CacheRefreshed,
+    CallCoalesced,
+    SemanticLooked,
+    SemanticVerified,
+)
 from policies.service import CacheState
 
 _AGES = (1, 10, 60, 300, 900, 3600, 4 * 3600, 86400, 3 * 86400)
@@ -47,7 +55,7 @@ class CacheSeries:
         )
         refreshes = Counter(
             "tidegate_cache_refreshes",
-            "Stale answers asked for anew, by how that ended.",
+            "Stale answers asked for anew, and semantic hits verified, by how that ended.",
             ["model", "outcome"],
             registry=registry,
         )
@@ -63,6 +71,18 @@ class CacheSeries:
             ["tier", "why"],
             registry=registry,
         )
+        looked = Counter(
+            "tidegate_cache_semantic_lookups",
+            "Looks for a similar prompt's answer: hit, explored, far, guarded, unsuited, expired or busy.",
+            ["model", "result"],
+            registry=registry,
+        )
+        verified = Counter(
+            "tidegate_cache_semantic_verified",
+            "Answers to similar prompts compared with the true ones: hit or explored, same or other.",
+            ["model", "what", "verdict"],
+            registry=registry,
+        )
         self._sizes = {MEMORY: _sizes(registry, MEMORY, "livesum"), DISK: _sizes(registry, DISK, "livemax")}
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             CacheAsked: self._count,
@@ -70,6 +90,13 @@ class CacheSeries:
             CacheRefreshed: lambda fact: child(refreshes, fact.call.route, fact.outcome).inc(),
             CacheEvicted: lambda fact: child(evictions, fact.tier, fact.why).inc(fact.count),
             CacheDropped: lambda fact: child(dropped, fact.tier, fact.why).inc(),
+            SemanticLooked: lambda fact: child(looked, fact.call.route, fact.result).inc(),
+            SemanticVerified: lambda fact: child(
+                verified,
+                fact.call.route,
+                "hit" if fact.given else "explored",
+                "same" if fact.same else "other",
+            ).inc(),
         }
 
     def observe(self, sizes: Mapping[str, TierSize]) -> None:

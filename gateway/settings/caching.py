@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from gateway.settings.base import Section, Text
+from gateway.settings.base import Section, Text, Whole
+from gateway.settings.semantic import BUNDLED, OFF, Semantic, switched
 from gateway.settings.store import MEMORY, StoreUrl
 from gateway.settings.units import Duration, Size, size
 from policies.cache.reuse import CacheOptions
 
-OFF = "off"
 _PACE = 0.01
 """Seconds between the words of a paced replay."""
 
@@ -29,7 +29,8 @@ def _server(url: SecretStr) -> SecretStr:
 class Cache(Section):
     """The room that answers may take: sizes in bytes, `memory` that of each worker, `disk` 0 for none.
 
-    `redis` None has answers shared through the Redis of `store`, if that names one.
+    `redis` None has answers shared through the Redis of `store`, if that names one. `embeddings` makes
+    vectors of prompts for models with a semantic cache, and each worker keeps those of `prompts` of them.
     """
 
     memory: Size = Field(default=256 * 2**20, gt=0)
@@ -38,6 +39,8 @@ class Cache(Section):
     path: Text = "tidegate-cache.db"
     redis: Annotated[StoreUrl, AfterValidator(_server)] | None = None
     max_entry: Size = Field(default=2**20, gt=0)
+    embeddings: Text = BUNDLED
+    prompts: Whole = Field(default=10000, ge=1)
 
 
 class ModelCache(Section):
@@ -49,6 +52,7 @@ class ModelCache(Section):
     when: Literal["repeatable", "always"] = "repeatable"
     share: Literal["tenant", "all"] = "tenant"
     replay: Literal["at-once", "paced"] = "at-once"
+    semantic: Annotated[Semantic | None, BeforeValidator(switched)] = None
 
     def options(self) -> CacheOptions:
         """As the cache's layers take it."""

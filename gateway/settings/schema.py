@@ -20,6 +20,7 @@ from gateway.settings.database import DatabaseUrl
 from gateway.settings.limits import Limits
 from gateway.settings.problems import Fault, KeyPath, faulty, nearest
 from gateway.settings.routes import Model, Target
+from gateway.settings.semantic import embeddings_fault
 from gateway.settings.store import MEMORY, StoreUrl
 from gateway.settings.tiers import DEFAULT_TIER, Tenant, Tier
 from gateway.settings.units import Duration, Period, Size
@@ -192,6 +193,10 @@ class Settings(Section):
     def _serving(self) -> Settings:
         if "models" not in self.model_fields_set and not isinstance(self.providers.get(LOCAL), LocalProvider):
             raise faulty([Fault("missing; say which models clients may ask for", at=("models",))])
+        if any(model.cache and model.cache.semantic for model in self.models.values()):
+            fault = embeddings_fault(self.cache.embeddings, self.providers)
+            if fault is not None:
+                raise faulty([fault])
         return self
 
 

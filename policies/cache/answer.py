@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from policies.cache.replay import chunks, text_of
 from policies.ports import Clock
@@ -38,6 +38,14 @@ class CachedAnswer:
     def age(self, now: float) -> float:
         """Seconds since it was asked for, never below 0, whatever another machine's clock says."""
         return max(0.0, now - self.created)
+
+
+class Near(NamedTuple):
+    """An answer to a prompt that isn't the same; ``verify`` asks for the true one beside it."""
+
+    answer: CachedAnswer
+    similarity: float
+    verify: bool = False
 
 
 def is_complete(body: Mapping[str, Any]) -> bool:

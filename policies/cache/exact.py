@@ -2,7 +2,8 @@
 
 Freshness as in RFC 9111; stale-while-revalidate and stale-if-error as in RFC 5861: an old answer goes out at
 once while a new one is fetched beside it, and in an outage it goes out as long as it is of any use.
-A semantic index is asked where no equal call was answered.
+A semantic index is asked where no equal call was answered; some of what it gives is fetched anew beside it,
+which tells whether it was right.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from policies.cache.answer import CachedAnswer, opened
+from policies.cache.answer import CachedAnswer, Near, opened
 from policies.cache.directives import UNSAID
 from policies.cache.key import fingerprint, scope_of
 from policies.cache.reuse import CacheOptions, Freshness, excuses_stale, freshness, may_reuse
@@ -83,12 +84,12 @@ class Cache:
                 async with self._given(call, answer, CacheState.STALE, tier) as reply:
                     yield reply
                 return
-        if use is Freshness.GONE and self._shelf.semantic is not None and not call.directives.no_cache:
-            near = await self._shelf.semantic.nearest(call, scope)
-            if near is not None:
-                async with self._given(call, near[0], CacheState.SEMANTIC, "semantic", near[1]) as reply:
-                    yield reply
-                return
+        near = await self._near(call, scope, key) if use is Freshness.GONE else None
+        if near is not None:
+            state, tier = CacheState.SEMANTIC, "semantic"
+            async with self._given(call, near.answer, state, tier, near.similarity) as reply:
+                yield reply
+            return
         if call.directives.only_if_cached:
             self._meter.emit(CacheAsked(call, CacheStatus(CacheState.MISS)))
             raise NotCached("The answer is not in the cache, and only-if-cached allows nothing else.")
@@ -103,6 +104,20 @@ class Cache:
                 raise
         async with self._given(call, answer, CacheState.STALE, tier) as reply:
             yield reply
+
+    async def _near(self, call: Call, scope: str, key: str) -> Near | None:
+        """An answer to a similar prompt; where it is to be verified, the true one is fetched beside it."""
+        if self._shelf.semantic is None or call.directives.no_cache:
+            return None
+        near = await self._shelf.semantic.nearest(call, scope)
+        if near is None:
+            return None
+        age = near.answer.age(self._wall_time())
+        if freshness(age, self._options, call.directives) is not Freshness.FRESH:
+            return None
+        if near.verify and not call.directives.only_if_cached:
+            self._refresh(call, key)
+        return near
 
     @asynccontextmanager
     async def _asked(self, call: Call, state: CacheState) -> AsyncIterator[Reply]:
