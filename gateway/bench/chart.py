@@ -20,7 +20,7 @@ class Axis:
     @classmethod
     def over(cls, largest: float) -> "Axis":
         """An axis that reaches this value, in at most five round steps."""
-        if largest <= 0:
+        if largest < _ROUNDING:
             return cls(1.0, 0.25)
         power = 10.0 ** floor(log10(largest / _TICKS))
         step = next(step * power for step in _ROUND if step * power * _TICKS >= largest * (1 - _ROUNDING))

@@ -70,6 +70,17 @@ def test_an_axis_reaches_its_largest_value_in_few_round_steps(largest):
     assert all(earlier != later for earlier, later in pairwise(labels))
 
 
+def test_an_axis_over_nothing_has_numbers_too():
+    assert Axis.over(0.0) == Axis.over(5e-324)
+    assert [f"{tick:{Axis.over(0.0).form}}" for tick in Axis.over(0.0).ticks] == [
+        "0.00",
+        "0.25",
+        "0.50",
+        "0.75",
+        "1.00",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
