@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import httpx
 import uvloop
@@ -35,11 +36,13 @@ from gateway.providers.openai import OpenAIUpstream
 from gateway.queues import Queues
 from gateway.settings import Model, Provider, Target
 from gateway.stack import Roads, Stacks
-from gateway.tracing import Tracing
 from gateway.upstreams import Upstreams
 from policies.admission import Admission
 from policies.observe import ObserveAttempts, ObserveCalls
 from policies.service import Call, Operation, Reply, Service
+
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
 
 REPETITIONS = 7
 _MESSAGE = re.compile(rb"data: .*?\n\n")
@@ -71,7 +74,7 @@ class CannedTransport(httpx.AsyncBaseTransport):
         return httpx.Response(200, headers=[(b"content-type", kind)], stream=body, request=request)
 
 
-def whole(roads: Roads, parts: Parts, tracing: Tracing | None = None) -> Service:
+def whole(roads: Roads, parts: Parts, tracing: "Tracing | None" = None) -> Service:
     """The whole stack."""
     stacks = Stacks(roads, parts, TokenEstimates(), tracing=tracing)
     catalogue = stacks.catalogue({MODEL: Model(route=((Target("mock", MODEL),),))})
@@ -81,7 +84,7 @@ def whole(roads: Roads, parts: Parts, tracing: Tracing | None = None) -> Service
     return entry.service
 
 
-def traced(service: Service, tracing: Tracing) -> Service:
+def traced(service: Service, tracing: "Tracing") -> Service:
     """What the gateway does around a call that has a trace."""
     scope = {"method": "POST", "path": "/v1/chat/completions", "headers": []}
 
@@ -111,6 +114,8 @@ def services(collector: str | None) -> dict[str, Service]:
     admitted = ObserveCalls(admission, clock=parts.clock, meter=parts.meter)
     found = {"adapter": adapter, "observed": observed, "admitted": admitted, "stack": whole(roads, parts)}
     if collector is not None:
+        from gateway.tracing import Tracing  # noqa: PLC0415 - needs the extra otel
+
         tracing = Tracing(collector, parts.clock, wall_time)
         logging.disable()  # it says that the server takes nothing
         found["traced"] = traced(whole(roads, tracing.around(parts), tracing), tracing)

@@ -1,6 +1,6 @@
-"""Attributes of OpenTelemetry's semantic conventions, version 1.41 of the GenAI ones (in development).
+"""Attributes of OpenTelemetry's semantic conventions, as in opentelemetry-semantic-conventions 0.66b2 (1.44).
 
-What the conventions have no name for begins with ``tidegate.``.
+Those for generative AI are still in development. What has no name there begins with ``tidegate.``.
 """
 
 OPERATION = "gen_ai.operation.name"
