@@ -70,7 +70,7 @@ def _upstream(
         upstream=worst.upstream,
         model=worst.model,
         state=worst.state,
-        states=Counter(report.state for report in reports),
+        states=Counter(sorted((report.state for report in reports), key=_SEVERITY.index, reverse=True)),
         why=worst.why,
         next_probe=min(probes, default=None),
         limit=sum(report.limit for report in reports),

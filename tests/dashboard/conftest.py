@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.kit import processes
-from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, UPSTREAM_KEY
+from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, UPSTREAM_KEY, eventually
 
 expect.set_options(timeout=processes.PATIENCE * 1000)
 FREE_KEY = "tg-test-free-key-0123456789"
@@ -53,15 +53,27 @@ def gateway(upstream, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def keys(gateway):
-    """An admin key of each role."""
+    """An admin key of each role, known to all workers."""
     with gateway.admin() as admin:
-        return {
+        made = {
             role: admin.post("/admin/keys", json={"name": role, "tenant": "ops", "role": role}).json()["key"]
             for role in ("viewer", "operator")
         }
+    for key in made.values():
+        eventually(lambda key=key: known_everywhere(gateway, key))
+    return made
 
 
-@pytest.fixture(scope="session")
+def known_everywhere(gateway, key):
+    """Whether the key opens the admin API, whichever worker a connection meets."""
+    for _ in range(8):
+        with gateway.client(key) as client:
+            if client.get("/admin/models").status_code != 200:
+                return False
+    return True
+
+
+@pytest.fixture(scope="module")  # while it runs, no other event loop can run in this thread
 def browser():
     with sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, _NAMES)), None)

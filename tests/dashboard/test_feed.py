@@ -11,7 +11,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from gateway.dashboard.live import MOST_LISTENERS
-from tests.dashboard.conftest import configuration
+from tests.dashboard.conftest import configuration, known_everywhere
 from tests.kit import processes
 from tests.kit.processes import ADMIN_KEY, ROOT, eventually
 
@@ -53,6 +53,7 @@ def test_listeners_are_bounded_and_end_with_the_worker(upstream, tmp_path):
 def test_a_listener_goes_with_its_key(gateway):
     with gateway.admin() as admin:
         made = admin.post("/admin/keys", json={"name": "v", "tenant": "t", "role": "viewer"}).json()
+        eventually(lambda: known_everywhere(gateway, made["key"]))
         with gateway.client(made["key"]) as viewer, viewer.stream("GET", "/admin/events") as answer:
             views = events(answer)
             next(views)

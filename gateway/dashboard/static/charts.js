@@ -101,7 +101,7 @@ class TrafficChart extends Chart {
       legend: {show: false},
       cursor: {show: false},
       axes: [
-        {...axis, grid: {show: false}, space: 90, values: (_, times) => times.map(timeOfDay)},
+        {...axis, grid: {show: false}, space: 90, size: 28, values: (_, times) => times.map(timeOfDay)},
         {...axis, size: 42},
       ],
       scales: {y: {range: (_, __, most) => [0, Math.max(1, most * 1.1)]}},

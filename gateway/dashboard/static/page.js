@@ -31,6 +31,11 @@ document.addEventListener("htmx:sse:error", event => {
   if ([401, 403].includes(event.detail.status)) location.reload();
   tell("lost", "connection lost, trying again");
 });
+document.addEventListener("htmx:response:error", event => {
+  if (event.detail.ctx.sourceElement !== document.querySelector("main")) return;
+  tell("lost", "not connected, trying again"); // a first connection that is refused isn't tried again by itself
+  setTimeout(() => location.reload(), 2000);
+});
 document.addEventListener("signed-out", () => location.reload());
 
 document.addEventListener("htmx:after:request", async event => {
