@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from policies.cache.semantic_guards import conflict, read
 
 TEXTS = st.text(max_size=80) | st.lists(
-    st.sampled_from(  # noqa: E501 - one list
+    st.sampled_from(
         [
             "how",
             "do",

@@ -35,7 +35,7 @@ def test_who_was_of_no_use_for_longest_goes():
         index.add(each, vector(number))
         index.touch(entries[0])
     assert len(index) == 3
-    assert {each.text for number in range(5) for each, _ in index.nearest("a", vector(number))} == {  # noqa: E501 - one list
+    assert {each.text for number in range(5) for each, _ in index.nearest("a", vector(number))} == {
         "0",
         "3",
         "4",

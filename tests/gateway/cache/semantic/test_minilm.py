@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from gateway.cache.semantic.minilm import LONGEST, MiniLm, ModelMissing, folder
 
-TEXTS = [  # noqa: E501 - one list
+TEXTS = [
     "How do I sort a list in Python?",
     "capital of France",
     "A longer one, with commas; and more. " * 5,
