@@ -12,7 +12,7 @@ from gateway.top.keyboard import listening
 from policies.ports import Clock
 
 _WORKERS_VIEWS = 3
-_RATES_VIEWS = 15
+_RATES_VIEWS = 8
 """Views, of which one comes a second. The ledger behind the rates is read every five."""
 
 
