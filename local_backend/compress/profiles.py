@@ -61,17 +61,16 @@ MLA256_GATE = Gate(kl=0.02, perplexity=1.02)
 def build_mla256(exact: Path, target: Path, progress: Progress) -> None:
     """Compress the folder `exact` into `target`. Raises WeightsError when the result misses its gate."""
     model = _load(exact)
-    plan = calibrate(exact, model, MLA256, progress)
+    plan = calibrate(exact, model, MLA256, _WINDOW, progress)
     write_student(exact, target, plan)
     found = compare(model, _load(target), _judged_texts(exact), progress)
     (target / QUALITY).write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
     MLA256_GATE.check("the profile mla256", found)
 
 
-def calibrate(exact: Path, model: DeepseekV3, shape: Shape, progress: Progress) -> Plan:
-    """Fit `shape` to what the exact model sees of the standard library's docstrings."""
+def calibrate(exact: Path, model: DeepseekV3, shape: Shape, length: int, progress: Progress) -> Plan:
+    """Fit `shape` to what the exact model sees of texts of `length` tokens: docstrings."""
     config = load_config(exact)
-    length = min(_WINDOW, config.max_position_embeddings)
     texts = spread(windows(Tokenizer(exact), docstrings(), length), _WINDOWS)
     seen = observe(model, texts, progress, with_samples=shape.top_k is not None)
     with deepseek_io.Checkpoint(exact) as checkpoint:

@@ -115,7 +115,8 @@ class Distillation:
     def _plan(self) -> Plan:
         path = self._out / _PLAN
         if not path.exists():
-            plan = calibrate(self._exact, self._teacher, self._options.shape, self._progress)
+            options = self._options
+            plan = calibrate(self._exact, self._teacher, options.shape, options.length, self._progress)
             write_delta(path, Delta(base_hash(self._exact), inf, 0, plan, {}, {}))
         found = read_delta(path)
         if found.plan.shape != self._options.shape or found.base != base_hash(self._exact):

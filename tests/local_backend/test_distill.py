@@ -41,6 +41,12 @@ def advance(run: Training, steps: int) -> list[float]:
     return [loss for _, loss in zip(range(steps), run.advance(), strict=False)]
 
 
+@pytest.fixture(scope="module")
+def learned(exact: Path, untrained: Path) -> tuple[Training, list[float]]:
+    run = training(exact, untrained, TrainingOptions(steps=30, batch=2, rank=4))
+    return run, list(run.advance())
+
+
 def test_an_interrupted_run_goes_on_exactly(exact: Path, untrained: Path, tmp_path: Path) -> None:
     whole = training(exact, untrained)
     expected = list(whole.advance())
@@ -55,9 +61,9 @@ def test_an_interrupted_run_goes_on_exactly(exact: Path, untrained: Path, tmp_pa
     assert all(torch.equal(each, second.trained[name]) for name, each in whole.trained.items())
 
 
-def test_the_student_comes_nearer(exact: Path, untrained: Path) -> None:
-    losses = list(training(exact, untrained).advance())
-    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+def test_the_student_comes_nearer(learned: tuple[Training, list[float]]) -> None:
+    _, losses = learned
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
 
 
 def test_only_small_parts_are_trained(exact: Path, untrained: Path) -> None:
@@ -77,14 +83,15 @@ def test_a_checkpoint_of_other_options_is_refused(exact: Path, untrained: Path, 
         training(exact, untrained, replace(OPTIONS, steps=99)).resume(tmp_path / "checkpoint.pt")
 
 
-def test_a_delta_holds_what_was_learned(exact: Path, untrained: Path, tmp_path: Path) -> None:
-    run = training(exact, untrained)
-    advance(run, 8)
+def test_a_delta_holds_what_was_learned(
+    exact: Path, untrained: Path, learned: tuple[Training, list[float]], tmp_path: Path
+) -> None:
+    run, _ = learned
     plan = tiny_dense.plan(exact, SHAPE)
     path = tmp_path / "delta.safetensors"
     write_delta(path, make_delta(base_hash(exact), plan, run.trained, run.step, 0.05))
     found = read_delta(path)
-    assert (found.base, found.kl, found.steps, found.plan.shape) == (base_hash(exact), 0.05, 8, SHAPE)
+    assert (found.base, found.kl, found.steps, found.plan.shape) == (base_hash(exact), 0.05, 30, SHAPE)
     folder = tmp_path / "folder"
     folder.mkdir()
     write_student(exact, folder, found.plan, found.correct)
@@ -93,10 +100,10 @@ def test_a_delta_holds_what_was_learned(exact: Path, untrained: Path, tmp_path: 
 
     ids = torch.stack(tiny_dense.texts(3, seed=5))
     with torch.no_grad():
-        learned = log_probabilities(run.student, ids)
+        wanted = log_probabilities(run.student, ids)
         served = log_probabilities(tiny_dense.load(folder), ids)
         before = log_probabilities(tiny_dense.load(untrained), ids)
-    assert divergence(learned, served) < 0.05 * divergence(learned, before)
+    assert divergence(wanted, served) < 0.1 * divergence(wanted, before)
 
 
 def test_a_run_from_text_to_delta_and_on(exact: Path, tmp_path: Path) -> None:
