@@ -34,8 +34,9 @@ from gateway.parts import Parts
 from gateway.providers.accounts import accounts_of
 from gateway.providers.openai import OpenAIUpstream
 from gateway.queues import Queues
+from gateway.roads import Roads
 from gateway.settings import Model, Provider, Target
-from gateway.stack import Roads, Stacks
+from gateway.stack import Stacks
 from gateway.upstreams import Upstreams
 from policies.admission import Admission
 from policies.observe import ObserveAttempts, ObserveCalls

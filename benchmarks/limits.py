@@ -32,10 +32,11 @@ from gateway.parts import Parts
 from gateway.prices import Tariffs
 from gateway.providers.accounts import accounts_of
 from gateway.queues import Queues
+from gateway.roads import Roads
 from gateway.rundir import RunDir
 from gateway.settings import Limits, Model, Provider, Target, Tier
 from gateway.settings.prices import Price
-from gateway.stack import Roads, Stacks
+from gateway.stack import Stacks
 from gateway.stores.database import migrate, open_database
 from gateway.stores.keys import Key
 from gateway.stores.quotas import QuotaStore

@@ -24,8 +24,9 @@ from gateway.providers.accounts import accounts_of
 from gateway.providers.dialect import Account
 from gateway.providers.warmup import warm_up
 from gateway.queues import Queues
+from gateway.roads import Roads
 from gateway.settings import MEMORY, LocalProvider, Settings, Tenant, Tier, differences
-from gateway.stack import Roads, Stacks
+from gateway.stack import Stacks
 from gateway.stores.audit import Audit, Subject
 from gateway.stores.definitions import Definitions
 from gateway.stores.keys import KeyStore

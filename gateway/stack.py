@@ -1,33 +1,27 @@
 """How a call travels: both stacks of layers, in order, with the reason for each place."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from gateway.cache.caching import Caching
+from gateway.cache.layers import cached, space_of, trusted_by
 from gateway.catalogue import Catalogue, Entry
 from gateway.estimates import TokenEstimates
 from gateway.parts import Parts
 from gateway.providers.caller import caller_headers
-from gateway.providers.dialect import Account
 from gateway.providers.openai import OpenAIUpstream
-from gateway.queues import Queues
-from gateway.settings import ASKED, LocalProvider, Model, Provider, Target, Timeouts
+from gateway.roads import Roads
+from gateway.settings import LocalProvider, Model, Target, Timeouts
 from gateway.settings.caching import ModelCache
-from gateway.upstreams import Upstream, Upstreams
+from gateway.upstreams import Upstream
 from gateway.upstreams.terms import context_window_of
 from policies.adaptive import AdaptiveConcurrency
 from policies.admission import Admission
 from policies.balance import Balance, BalanceOptions, Group
 from policies.breaker import Breaker
 from policies.budget import BudgetOptions, RetryBudget
-from policies.cache.coalesce import Coalesce
-from policies.cache.exact import Cache, Shelf
-from policies.cache.fill import Fill, Trusted
-from policies.cache.replicas import ReplicaOptions, Replicas
 from policies.deadline import Deadline, DeadlineOptions
-from policies.errors import StreamInterrupted
 from policies.failover import Failover, Step
 from policies.hedge import Hedge, HedgeOptions
 from policies.member import Member
@@ -35,7 +29,7 @@ from policies.observe import ObserveAttempts, ObserveCalls
 from policies.ports import SemanticIndex
 from policies.rescue import Rescue, RescueOptions
 from policies.retry import Retry, RetryOptions
-from policies.service import Call, Layer, Reply, Service
+from policies.service import Layer, Service
 from policies.throttle import ClientThrottle
 from policies.timers import SilenceTimers, TimerOptions
 
@@ -49,16 +43,6 @@ _LAST_WAIT = 10.0
 _STEP_PATIENCE = 0.05
 _LAST_PATIENCE = 60.0
 """The longest backoff: before a later step just what rides out a reset, else what a client may bear."""
-
-
-@dataclass(frozen=True, slots=True)
-class Roads:
-    """Where calls can go: the configured providers, their accounts, and the upstreams with their queues."""
-
-    providers: Mapping[str, Provider | LocalProvider]
-    accounts: Mapping[str, Sequence[Account]]
-    upstreams: Upstreams
-    queues: Queues
 
 
 class Stacks:
@@ -121,57 +105,28 @@ class Stacks:
         )
         # Above all that holds a permit: calls wait for one here, in a fair order, and keep their seat as long
         # as they may need another. All names that lead to the same upstreams share the queue.
-        seating = self._roads.queues.before(self._upstreams_of(model, asked))
+        seating = self._roads.queues.before(self._roads.of_route(model, asked))
         service = Admission(service, seating, estimates=self._estimates)
         # Above all that waits and tries again: everything spends from the call's one time.
         service = Deadline(service, options=DeadlineOptions(model.timeouts.total), clock=parts.clock)
         if model.cache is not None and self._caching is not None:
-            service = self._cached(service, model, model.cache, self._caching)
+            # Above the deadline, since what it has takes no time, and what it shares has its own. A hit
+            # costs no tokens, and needs no seat.
+            space = space_of(model)
+            service = cached(
+                service,
+                model.cache,
+                self._caching,
+                parts,
+                space=space,
+                trusted=trusted_by(model, self._roads.accounts),
+                semantic=self._semantic(model, model.cache, self._caching, space),
+            )
         if self._limit is not None:
             # Above all that costs: reserves before, settles after. What is refused here burns nothing.
             service = self._limit(service)
         # Outermost: sees what the client gets, whatever happened below.
         return ObserveCalls(service, clock=parts.clock, meter=parts.meter)
-
-    def _cached(self, service: Service, model: Model, cache: ModelCache, caching: Caching) -> Service:
-        """The cache around all that asks upstreams, outermost last. What it answers costs no tokens."""
-        parts, options = self._parts, cache.options()
-        space = ",".join(sorted(str(target) for target in model.route[0]))
-        semantic = self._semantic(model, cache, caching, space)
-        # Innermost: each answer is stored once, whoever waits for it.
-        service = Fill(
-            service,
-            options,
-            store=caching.store,
-            trusted=self._trusted(model),
-            wall_time=parts.wall_time,
-            semantic=semantic,
-        )
-        if caching.leases is not None:
-            # Of the replicas one asks, and the others wait for its answer.
-            service = Replicas(
-                service,
-                options,
-                ReplicaOptions(),
-                store=caching.store,
-                leases=caching.leases,
-                clock=parts.clock,
-                wall_time=parts.wall_time,
-                spawn=caching.spawn,
-                meter=parts.meter,
-            )
-        # Above the replicas, since a lease is a process's: equal calls share one that belongs to no client.
-        service = Coalesce(service, meter=parts.meter)
-        # Outermost: what was answered before asks nobody.
-        return Cache(
-            service,
-            options,
-            shelf=Shelf(caching.store, space, semantic),
-            clock=parts.clock,
-            wall_time=parts.wall_time,
-            spawn=caching.spawn,
-            meter=caching.meter,
-        )
 
     def _semantic(
         self, model: Model, cache: ModelCache, caching: Caching, space: str
@@ -188,21 +143,6 @@ class Stacks:
             space,
             lambda answer: answer.age(self._parts.wall_time()) <= cache.exact,
         )
-
-    def _trusted(self, model: Model) -> Trusted:
-        """Which answers are given again: whole ones of the first step, not those of what stands in for it."""
-        first = {
-            (account.name, target.model)
-            for target in model.route[0]
-            for account in self._roads.accounts[target.provider]
-        }
-
-        def trusted(call: Call, reply: Reply) -> bool:
-            joined = any(attempt.outcome == StreamInterrupted.__name__ for attempt in call.attempts)
-            served = (reply.upstream, ASKED if reply.model == call.model else reply.model)
-            return not joined and (served in first or (reply.upstream, reply.model) in first)
-
-        return trusted
 
     def per_upstream(self, upstream: Upstream, timeouts: Timeouts, wait: float) -> Service:
         """What an attempt at one upstream passes through, outermost last."""
@@ -322,37 +262,17 @@ class Stacks:
     def _members_of(self, model: Model, targets: Sequence[Target], asked: str) -> list[Member]:
         wait = _LAST_WAIT if targets == model.route[-1] else _STEP_WAIT
         return [
-            self._member(target, account, model.timeouts, wait, asked)
+            self._member(upstream, model.timeouts, wait)
             for target in targets
-            for account in self._roads.accounts[target.provider]
+            for upstream in self._roads.behind(target, asked)
         ]
 
-    def _upstreams_of(self, model: Model, asked: str) -> list[Upstream]:
-        return [
-            self._upstream(target, account, asked)
-            for targets in model.route
-            for target in targets
-            for account in self._roads.accounts[target.provider]
-        ]
-
-    def _upstream(self, target: Target, account: Account, asked: str) -> Upstream:
-        passed_on = target.model == ASKED
-        return self._roads.upstreams.get(
-            self._roads.providers[target.provider],
-            account,
-            asked if passed_on else target.model,
-            passed_on=passed_on,
-        )
-
-    def _member(
-        self, target: Target, account: Account, timeouts: Timeouts, wait: float, asked: str
-    ) -> Member:
-        upstream = self._upstream(target, account, asked)
-        key = (account.name, upstream.model, timeouts, wait)
+    def _member(self, upstream: Upstream, timeouts: Timeouts, wait: float) -> Member:
+        key = (upstream.account.name, upstream.model, timeouts, wait)
         member = self._members.get(key)
         if member is None:
             member = self._members[key] = Member(
-                account.name,
+                upstream.account.name,
                 self.per_upstream(upstream, timeouts, wait),
                 model=upstream.model,
                 weight=upstream.provider.weight,
