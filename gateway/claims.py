@@ -61,7 +61,7 @@ class Claims:
         estimate = self._estimates(call)
         output = estimate.asked
         if output is None:
-            output = output_reserve(None, estimate.output, [bucket.limit for bucket in allotment.buckets])
+            output = output_reserve(None, estimate.output, allotment.limits)
         reserved = Usage(estimate.input, output)
         if not allotment.priced:
             return Claim(allotment, reserved)

@@ -18,7 +18,7 @@ from policies.consumption import consumption
 from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhausted, RateLimited
 from policies.facts import LimitReached, ReservationSettled
 from policies.ports import BucketStore, Clock, Meter
-from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict
+from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Limit, Verdict
 from policies.service import Call, Reply, Service, Usage
 
 _AT_ONCE = 16
@@ -37,6 +37,7 @@ class Allotment:
     """
 
     buckets: Sequence[Bucket]
+    limits: Sequence[Limit] = field(init=False)
     slots: Sequence[Bucket] = field(init=False)
     estimated: bool = field(init=False)
     priced: bool = field(init=False)
@@ -44,6 +45,7 @@ class Allotment:
     def __post_init__(self) -> None:
         counted = {bucket.limit.dimension for bucket in self.buckets}
         slots = tuple(bucket for bucket in self.buckets if bucket.limit.window is None)
+        object.__setattr__(self, "limits", [bucket.limit for bucket in self.buckets])
         object.__setattr__(self, "slots", slots)
         object.__setattr__(self, "estimated", bool(counted - {_REQUESTS, _CONCURRENCY}))
         object.__setattr__(self, "priced", Dimension.SPEND in counted)

@@ -5,6 +5,7 @@ All-or-nothing is plain here: look at every bucket, then write to all of them or
 
 from collections.abc import Callable, Mapping, Sequence
 
+from policies.periods import current
 from policies.ratelimit import EMPTY, Bucket, Charge, Level, Verdict, drained
 
 _SWEEP_FROM = 1024
@@ -29,12 +30,16 @@ class MemoryStore:
 
     def take_at(self, now: float, holder: str, charges: Sequence[Charge]) -> Verdict:
         """``take`` at a given time."""
-        amount_of = self.amount
-        amounts = [amount_of(bucket, now) for bucket, _ in charges]
-        for (bucket, cost), amount in zip(charges, amounts, strict=True):
+        amounts = []
+        admitted = True
+        for bucket, cost in charges:
             limit = bucket.limit
+            amount = self.amount(bucket, now)
+            amounts.append(amount)
             if amount + cost - limit.capacity > limit.slack:
-                return Verdict(False, now, charges, amounts)
+                admitted = False
+        if not admitted:
+            return Verdict(False, now, charges, amounts)
         for (bucket, cost), amount in zip(charges, amounts, strict=True):
             if bucket.limit.window is None:
                 self._hold(bucket, holder, now)
@@ -49,15 +54,14 @@ class MemoryStore:
 
     def settle_at(self, now: float, holder: str, charges: Sequence[Charge], taken_at: float) -> None:
         """``settle`` at a given time. What was reserved in a period that is over does not come back."""
-        for charge in charges:
-            bucket = charge.bucket
-            if bucket.limit.window is None:
+        for bucket, cost in charges:
+            limit = bucket.limit
+            if limit.window is None:
                 self._slots.get(bucket.key, {}).pop(holder, None)
                 continue
-            amount = self.amount(bucket, now)
-            over = not bucket.limit.rolls and not drained(bucket.limit, Level(1.0, taken_at), now)
-            if charge.cost > 0 or not over:
-                self._write(bucket, max(0.0, amount + charge.cost), now)
+            if cost < 0 and limit.is_quota and taken_at < current(limit.window, limit.zone, now)[0]:
+                continue
+            self._write(bucket, max(0.0, self.amount(bucket, now) + cost), now)
 
     async def renew(self, holder: str, buckets: Sequence[Bucket]) -> None:
         now = self._now()

@@ -11,6 +11,18 @@ Bounds = tuple[float, float, float, float]
 """When the period before, the current one, the next and the one after that begin."""
 
 
+def current(unit: str, zone: str, now: float) -> tuple[float, float]:
+    """Where the period that ``now`` falls into begins and ends."""
+    known = _current.get((unit, zone))
+    if known is None or not known[0] <= now < known[1]:
+        known = _current[unit, zone] = period(bounds(unit, zone, now), now)
+    return known
+
+
+_current: dict[tuple[str, str], tuple[float, float]] = {}
+"""The last answer for each unit and zone, of which there are few: it holds for a day at least."""
+
+
 def bounds(unit: str, zone: str, now: float) -> Bounds:
     """The periods around ``now``; ``unit`` is "day" or "month".
 

@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from policies.periods import bounds, period
+from policies.periods import current
 from policies.service import Allowance
 
 NEVER = math.inf
@@ -101,6 +101,11 @@ class Limit:
         return self.rate > 0
 
     @property
+    def is_quota(self) -> bool:
+        """Whether it is of a calendar's day or month."""
+        return not self.rate and self.window is not None
+
+    @property
     def fails_closed(self) -> bool:
         """Whether nothing may pass while nobody can count."""
         return self.strict or self.dimension is Dimension.SPEND
@@ -143,10 +148,11 @@ EMPTY = Level()
 
 def drained(limit: Limit, level: Level, now: float) -> float:
     """What is in the bucket by now. A clock that went back drains nothing."""
+    amount, at = level
     if limit.rate:
-        return max(0.0, level.amount - max(0.0, now - level.at) * limit.rate)
-    begin, _ = period(bounds(limit.window or "day", limit.zone, now), now)
-    return level.amount if level.at >= begin else 0.0
+        amount = amount - (now - at) * limit.rate if now > at else amount
+        return amount if amount > 0 else 0.0
+    return amount if at >= current(limit.window or "day", limit.zone, now)[0] else 0.0
 
 
 def wait(limit: Limit, amount: float, cost: float, now: float) -> float:
@@ -169,8 +175,7 @@ def reset(limit: Limit, amount: float, now: float) -> float:
         return amount / limit.rate
     if limit.window is None or not amount:
         return 0.0
-    _, end = period(bounds(limit.window, limit.zone, now), now)
-    return end - now
+    return current(limit.window, limit.zone, now)[1] - now
 
 
 class Verdict(NamedTuple):

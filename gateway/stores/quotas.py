@@ -111,7 +111,6 @@ class KeptQuotas:
             raise
 
     def _note(self, charges: Sequence[Charge]) -> None:
-        for charge in charges:
-            limit = charge.bucket.limit
-            if not limit.rate and limit.window is not None:
-                self._changed.add(charge.bucket.key)
+        for bucket, _ in charges:
+            if bucket.limit.is_quota:
+                self._changed.add(bucket.key)
