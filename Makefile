@@ -26,7 +26,7 @@ demo: $(INSTALLED) ## Watch a gateway whose upstreams misbehave in turn; Ctrl-C 
 	@$(BIN)/python -m demo $(ARGS)
 
 test: $(DEVELOPED) ## Run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-triton: $(TRITONED) ## Run the Triton kernels in Triton's interpreter (640 MB, no GPU)
 	@TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest tests/local_backend/triton $(ARGS)

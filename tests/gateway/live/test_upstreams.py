@@ -48,7 +48,7 @@ def test_a_drain_and_a_resume_reach_every_worker(pair):
         ordered = admin.post("/admin/upstreams/up/drain")
         assert (ordered.status_code, ordered.json()) == (202, {"upstream": "up", "ordered": "drain"})
         eventually(lambda: answers(pair) == {503}, within=5)
-        assert listed(pair)["fake/ok"]["state"] == "draining"
+        eventually(lambda: listed(pair)["fake/ok"]["state"] == "draining", within=5)
         assert admin.post("/admin/upstreams/up/resume").status_code == 202
         eventually(lambda: answers(pair) == {200}, within=5)
 

@@ -43,7 +43,9 @@ def test_every_error_has_a_shape(cls):
 @pytest.mark.parametrize("cls", RAISED, ids=lambda cls: cls.__name__)
 def test_the_status_says_whose_fault_it_is(cls):
     status = wire.render(make(cls)).status
-    if cls.blame == "caller":
+    if cls is errors.NotCached:
+        assert status == 504  # what RFC 9111 wants for only-if-cached
+    elif cls.blame == "caller":
         assert 400 <= status < 500
     elif not issubclass(cls, errors.UpstreamRejected):
         assert status >= 500 or status == 429
@@ -55,6 +57,7 @@ STATUSES = [
     (errors.AuthenticationFailed, 401, "invalid_api_key"),
     (errors.PermissionDenied, 403, "permission_denied"),
     (errors.ModelNotFound, 404, "model_not_found"),
+    (errors.NotCached, 504, "not_cached"),
     (errors.RouteNotFound, 404, "unknown_url"),
     (errors.MethodNotAllowed, 405, "method_not_allowed"),
     (errors.RateLimited, 429, "rate_limit_exceeded"),
