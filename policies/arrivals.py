@@ -6,6 +6,7 @@ timers hear of its waits, and whoever passes events on takes what arrived withou
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -33,7 +34,7 @@ class ReadWatch(Protocol):
         ...
 
 
-class Arrivals:
+class Arrivals(ABC):
     """Events as they come: those that ``arrived`` and weren't taken yet, and the wait for more.
 
     An iterator like any other. ``read`` tells ``watch`` of its wait.
@@ -43,9 +44,9 @@ class Arrivals:
         self.arrived: deque[Event] = deque()
         self.watch: ReadWatch | None = None
 
+    @abstractmethod
     async def read(self) -> bool:
         """Wait until something comes; False at the end. For when everything that arrived was taken."""
-        raise NotImplementedError
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
