@@ -57,7 +57,7 @@ class Arrivals(ABC):
                 raise StopAsyncIteration
         return self.arrived.popleft()
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - most have nothing to close
         """Close what the events come from, where that isn't closed with the reply."""
 
 
