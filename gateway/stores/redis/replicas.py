@@ -1,4 +1,4 @@
-"""How many processes share the limits: each leaves a sign of life in the store every few seconds.
+"""How many processes share the limits: each leaves a sign of life in the store every second.
 
 While the store is away each of them counts its own part of every limit, and so has to know how many
 parts there are.
@@ -31,7 +31,7 @@ class Replicas:
     def __call__(self) -> int:
         return max(self._at_least, self._counted)
 
-    async def keep(self, every: float = 5.0) -> None:
+    async def keep(self, every: float = 1.0) -> None:
         """Give a sign of life and count those of others ``every`` so many seconds, until cancelled."""
         while True:
             with suppress(*AWAY):  # what was known stays
