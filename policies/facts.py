@@ -271,10 +271,14 @@ class CacheRefreshed:
 
 @dataclass(frozen=True, slots=True)
 class CallCoalesced:
-    """A call is answered with another one's answer: ``among`` is "process" or "replicas"."""
+    """A call is answered with another one's answer: ``among`` is "process" or "replicas".
+
+    ``leader`` is the call that fetches it, where that is in this process.
+    """
 
     call: Call
     among: str
+    leader: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class ObserveAttempts:
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[Reply]:
         started = self._clock.now()
-        attempt = Attempt(self._upstream, self._model)
+        attempt = Attempt(self._upstream, self._model, began=started)
         call.attempts.append(attempt)
         reply: Reply | None = None
         error: BaseException | None = None

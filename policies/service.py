@@ -38,7 +38,8 @@ class Operation(StrEnum):
 class Usage:
     """Tokens as the upstream counted them. ``cached_input`` and ``reasoning`` are parts, not additions.
 
-    ``cost`` is what it says that the answer costs, in dollars; few say that.
+    ``cost`` is what it says that the answer costs, in dollars; few say that. ``joules`` and ``flops`` are
+    what it says that the answer took, ``measured`` tells that the joules are a counter's.
     """
 
     input: int = 0
@@ -46,6 +47,9 @@ class Usage:
     cached_input: int = 0
     reasoning: int = 0
     cost: float | None = None
+    joules: float | None = None
+    measured: bool = False
+    flops: float | None = None
 
 
 class CacheState(StrEnum):
@@ -93,7 +97,8 @@ class Attempt:
 
     ``upstream`` is the account's name. ``outcome`` is "pending", "ok", "cancelled" (the client went
     away), "lost" (cancelled by us, since another attempt of the call answered first) or the name of the
-    error's class; times are in seconds, and ``first_event`` is None as long as none came.
+    error's class; times are in seconds, and ``first_event`` is None as long as none came. ``began`` is on
+    the injected clock.
     """
 
     upstream: str
@@ -101,11 +106,20 @@ class Attempt:
     outcome: str = PENDING
     duration: float = 0.0
     first_event: float | None = None
+    began: float = 0.0
 
     @property
     def failed(self) -> bool:
         """Whether it ended in an error."""
         return self.outcome not in {PENDING, OK, CANCELLED, LOST}
+
+    @property
+    def waited_until(self) -> float:
+        """When its first content came, or its end; infinite while neither has come."""
+        if self.first_event is not None:
+            return self.began + self.first_event
+        under_way = self.outcome in {PENDING, LOST} and not self.duration
+        return math.inf if under_way else self.began + self.duration
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +129,8 @@ class Call:
     ``route`` is the configured name or glob that ``model`` matched. ``key`` is the id of its sender's key.
     ``trace`` is the caller's own, which no policy looks at.
     ``arrived`` and ``deadline`` are in seconds on the injected clock, ``queued`` is how long it waited
-    for its turn, at first and before retries. ``attempts`` is the call's
+    for its turn, at first and before retries, ``coalesced`` how long for an answer that another call was
+    getting. ``attempts`` is the call's
     history, appended to by whoever tried an upstream; ``delivered`` is how many characters of the answer's
     text its consumer took, who counts them. ``estimate`` is what it will probably take, once
     somebody asked. ``allotment`` is all that limits its sender, ``allowances`` what is left of that, the
@@ -135,6 +150,7 @@ class Call:
     arrived: float = 0.0
     deadline: float = math.inf
     queued: float = 0.0
+    coalesced: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
     delivered: int = 0
     estimate: "Estimate | None" = None
@@ -144,12 +160,18 @@ class Call:
     fingerprint: str | None = None
 
     def overhead(self, first_event: float) -> float:
-        """What part of the time to the first event was spent neither at upstreams nor in a queue."""
-        upstream = sum(
-            attempt.duration if attempt.first_event is None else attempt.first_event
-            for attempt in self.attempts
-        )
-        return max(0.0, first_event - upstream - self.queued)
+        """What part of the time to the first event was spent waiting for none: no upstream, turn or call.
+
+        Attempts may run side by side, and go on after the first event.
+        """
+        first = self.arrived + first_event
+        waited, until = 0.0, self.arrived
+        for attempt in self.attempts:
+            begun, over = max(attempt.began, until), min(attempt.waited_until, first)
+            if over > begun:
+                waited += over - begun
+                until = over
+        return max(0.0, first_event - waited - self.queued - self.coalesced)
 
 
 @dataclass(slots=True, eq=False)

@@ -51,7 +51,7 @@ def cached(  # noqa: PLR0913 - what it works with
             meter=parts.meter,
         )
     # Above the replicas, since a lease is a process's: equal calls share one that belongs to no client.
-    service = Coalesce(service, meter=parts.meter)
+    service = Coalesce(service, clock=parts.clock, meter=parts.meter)
     # Outermost: what was answered before asks nobody.
     return Cache(
         service,

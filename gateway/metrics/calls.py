@@ -11,7 +11,7 @@ from policies.errors import GatewayError
 from policies.facts import CallFinished, CallRefused, CallStarted
 from policies.service import CANCELLED, OK
 
-_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
+_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 _NOBODY = "nobody"
@@ -82,7 +82,7 @@ class CallSeries:
         )
         self._overhead = Histogram(
             "tidegate_overhead_seconds",
-            "Time to an upstream's first content that was spent waiting neither for it nor for a turn.",
+            "Time to an upstream's first content that was spent waiting for no upstream, turn or other call.",
             ["operation"],
             registry=registry,
             buckets=_OVERHEAD_SECONDS,
@@ -116,7 +116,7 @@ class CallSeries:
         tally(self._duration, operation, model).observe(fact.duration)
         if fact.first_event is not None:
             tally(self._first_event, operation, model).observe(fact.first_event)
-            if call.attempts:  # else it may have waited for another call's answer
+            if call.attempts:  # else no upstream was asked for it
                 tally(self._overhead, operation).observe(call.overhead(fact.first_event))
         if call.queued:
             tally(self._queued, model).observe(call.queued)

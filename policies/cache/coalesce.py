@@ -12,7 +12,7 @@ from policies.cache.answer import wants_usage
 from policies.cache.flight import Flight, Reader
 from policies.errors import GatewayError
 from policies.facts import CallCoalesced
-from policies.ports import Meter
+from policies.ports import Clock, Meter
 from policies.service import Call, Reply, Service
 
 _Name = tuple[str, bool, bool]
@@ -22,11 +22,13 @@ class Coalesce:
     """Layer below the cache: joins calls of one ``fingerprint`` that want the answer in the same form.
 
     Those that joined a call which failed before its first content try once more, together; so neither a
-    leader's own fault nor a passing one of the upstream reaches them.
+    leader's own fault nor a passing one of the upstream reaches them. How long one waited for another's
+    first content is added to ``call.coalesced``.
     """
 
-    def __init__(self, inner: Service, *, meter: Meter) -> None:
+    def __init__(self, inner: Service, *, clock: Clock, meter: Meter) -> None:
         self._inner = inner
+        self._clock = clock
         self._meter = meter
         self._flights: dict[_Name, Flight] = {}
 
@@ -40,13 +42,13 @@ class Coalesce:
                 yield reply
             return
         name = (call.fingerprint, call.stream, wants_usage(call))
-        follows = name in self._flights
-        if follows:
-            self._meter.emit(CallCoalesced(call, "process"))
+        leading = self._flights.get(name)
+        if leading is not None:
+            self._meter.emit(CallCoalesced(call, "process", leading.call))
         try:
             reader = await self._board(name, call)
         except GatewayError:
-            if not follows:
+            if leading is None:
                 raise
             reader = await self._board(name, call)
         try:
@@ -58,13 +60,18 @@ class Coalesce:
         """Join a flight or begin one, and wait for its first content."""
         flight = self._flights.get(name)
         if flight is None:
-            flight = self._flights[name] = Flight(self._inner(call), lambda ended: self._land(name, ended))
+            flight = Flight(call, self._inner(call), lambda ended: self._land(name, ended))
+            self._flights[name] = flight
         reader = Reader(flight, call)
+        joined = self._clock.now()
         try:
             await reader.board()
         except BaseException:
             await reader.leave()
             raise
+        finally:
+            if flight.call is not call:
+                call.coalesced += self._clock.now() - joined
         return reader
 
     def _land(self, name: _Name, flight: Flight) -> None:

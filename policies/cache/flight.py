@@ -13,12 +13,15 @@ _SHARES = CacheStatus(CacheState.HIT, tier="flight")
 
 
 class Flight:
-    """Reads the reply that ``opening`` gives to its end, for as long as anybody wants it.
+    """Reads the reply that ``opening`` gives ``call`` to its end, for as long as anybody wants it.
 
     ``land`` is called once nobody may join any more.
     """
 
-    def __init__(self, opening: AbstractAsyncContextManager[Reply], land: Callable[["Flight"], None]) -> None:
+    def __init__(
+        self, call: Call, opening: AbstractAsyncContextManager[Reply], land: Callable[["Flight"], None]
+    ) -> None:
+        self.call = call
         self._opening = opening
         self._land = land
         self._change = asyncio.Event()

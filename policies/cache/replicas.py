@@ -34,7 +34,10 @@ class ReplicaOptions:
 
 
 class Replicas:
-    """Layer below ``Coalesce``: asks where no other replica is asking, else takes its answer."""
+    """Layer below ``Coalesce``: asks where no other replica is asking, else takes its answer.
+
+    How long that answer was waited for is added to ``call.coalesced``.
+    """
 
     def __init__(  # noqa: PLR0913 - its ports
         self,
@@ -67,15 +70,17 @@ class Replicas:
                 yield reply
             return
         leads = await self._leases.acquire(key)
-        until = self._clock.now() + (self._patience.stream if call.stream else self._patience.whole)
         pause = _FIRST_PAUSE
         try:
             found = await self._fresh(call, key)
+            asked = self._clock.now()
+            until = asked + (self._patience.stream if call.stream else self._patience.whole)
             while found is None and not leads and self._clock.now() < until:
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 leads = await self._leases.acquire(key)
                 found = await self._fresh(call, key)
+            call.coalesced += self._clock.now() - asked
             if found is None:
                 async with self._inner(call) as reply:
                     yield reply

@@ -48,7 +48,7 @@ class Scene:
     def __post_init__(self):
         self.store = self.store or MemoryCache(now)
         fill = Fill(self.upstream, self.options, store=self.store, trusted=self.trusted, wall_time=now)
-        self.coalesce = Coalesce(fill, meter=self.meter)
+        self.coalesce = Coalesce(fill, clock=LoopClock(), meter=self.meter)
         self.service = Cache(
             self.coalesce,
             self.options,

@@ -104,7 +104,7 @@ class Bench:
         )
 
     def coalesce(self, inner: Service) -> Service:
-        coalesce = Coalesce(inner, meter=self.meter)
+        coalesce = Coalesce(inner, clock=self.clock, meter=self.meter)
         self.held.append(lambda: len(coalesce))
         return reusable(coalesce)
 

@@ -46,6 +46,23 @@ def test_who_comes_late_gets_the_stream_from_its_beginning_and_then_live():
     run_virtual(story())
 
 
+def test_what_another_call_was_waited_for_is_counted():
+    async def story():
+        scene = Scene(AnsweringUpstream(["one two"], pause=10))
+        leader, follower, late = (ask(stream=True) for _ in range(3))
+
+        async def read(call, after):
+            await asyncio.sleep(after)
+            await scene.read(call)
+
+        await asyncio.gather(read(leader, 0), read(follower, 4), read(late, 15))
+        assert [call.coalesced for call in (leader, follower, late)] == [0, 6, 0]
+        joined = scene.meter.of(CallCoalesced)
+        assert [(fact.call, fact.leader) for fact in joined] == [(follower, leader), (late, leader)]
+
+    run_virtual(story())
+
+
 @pytest.mark.parametrize("after", [5, 15])
 def test_a_leader_that_leaves_takes_only_its_copy_along(after):
     """Before the first content, and in the stream; who stays pays."""

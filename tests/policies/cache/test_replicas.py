@@ -58,8 +58,10 @@ def test_a_stream_waits_only_briefly_for_another_replica():
     async def story():
         upstream = AnsweringUpstream(["one two"], pause=30)
         fleet = Fleet(upstream, 2, ReplicaOptions(stream=2))
-        await fleet.read([ask(stream=True), ask(stream=True)])
+        calls = [ask(stream=True), ask(stream=True)]
+        await fleet.read(calls)
         assert upstream.opened == 2
+        assert sorted(call.coalesced for call in calls) == [0, pytest.approx(2, abs=0.2)]
         assert now() == pytest.approx(62, abs=0.5)
 
     run_virtual(story())
