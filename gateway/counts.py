@@ -22,6 +22,11 @@ from policies.ratelimit import Level
 
 _LOG = logging.getLogger(__name__)
 
+_TIMEOUT = 0.25
+_TIMEOUT_OF_OURS = 2.0
+"""Seconds. Our own server is started again when it ends, and slow only where this machine has no time for
+any of us: to count without it would let in more calls just then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -38,7 +43,7 @@ class Place:
 class Counts:
     """``store`` has the buckets, ``slots`` are those of the calls under way. Run ``keep`` as a task.
 
-    ``before`` is what quotas held when the gateway ended.
+    ``before`` is what quotas held when the gateway ended; ``owner`` is a name that no other process has.
     """
 
     def __init__(self, place: Place, parts: Parts, quotas: QuotaStore, before: Mapping[str, Level]) -> None:
@@ -47,13 +52,15 @@ class Counts:
         self._shared: SharedCounts | None = None
         self._leases: LeasedStore | None = None
         self._kept: KeptQuotas | None = None
-        clock, owner = parts.clock, f"{parts.rng.getrandbits(64):016x}"
+        clock = parts.clock
+        self.owner = owner = f"{parts.rng.getrandbits(64):016x}"
         if place.url is None:
             memory = MemoryStore(parts.wall_time, before)
             self._kept = KeptQuotas(memory, quotas, level=memory.level, clock=clock)
             self.store: BucketStore = self._kept
         else:
-            options = SharedOptions(place.url, owner, at_least=place.workers, before=before)
+            timeout = _TIMEOUT_OF_OURS if place.ours else _TIMEOUT
+            options = SharedOptions(place.url, owner, timeout, at_least=place.workers, before=before)
             self._shared = shared = SharedCounts(options, clock=clock, wall_time=parts.wall_time, meter=self)
             if place.ours:
                 self._kept = KeptQuotas(shared.store, quotas, level=shared.level, clock=clock)

@@ -113,6 +113,7 @@ class Stream:
 
     async def finish(self, count: int, reason: str | None = None, choices: int = 1) -> None:
         """finish_reason of every choice, and the end."""
+        self._visit.answer.finishing = asyncio.get_running_loop().time()
         reason = reason or self._visit.options.get("finish", "stop")
         empty: dict[str, Any] = {"delta": {}} if self._visit.chat else {"text": ""}
         for index in range(choices):

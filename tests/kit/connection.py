@@ -60,11 +60,12 @@ async def _read_chunked(reader: asyncio.StreamReader) -> bytes:
 
 @dataclass
 class Answer:
-    """One answer under way; what isn't said is left out."""
+    """One answer under way; what isn't said is left out. ``finishing`` is when its last part began."""
 
     writer: asyncio.StreamWriter
     written: int = field(default=0)
     status: int | None = None
+    finishing: float | None = None
 
     async def whole(
         self, status: int, body: Any, headers: Mapping[str, str] | None = None, kind: str = "application/json"

@@ -33,7 +33,8 @@ class Seen:
     """One request that came. Times are the loop's, in seconds; ``ended`` is None while it is served.
 
     ``end`` is "answered", "broken" (by this server) or "disconnected" (by the client). The record tells
-    as ``status`` what the head said, and as ``written`` how many bytes were sent so far.
+    as ``status`` what the head said, as ``written`` how many bytes were sent so far, and as ``finishing``
+    when the finish_reason of a stream was about to be sent.
     """
 
     method: str
@@ -77,7 +78,12 @@ class FaultyUpstream:
             self._seen.clear()
         else:
             body = [
-                {**asdict(seen), "status": given.status, "written": given.written}
+                {
+                    **asdict(seen),
+                    "status": given.status,
+                    "written": given.written,
+                    "finishing": given.finishing,
+                }
                 for seen, given in self._seen
             ]
         await answer.whole(200, body)

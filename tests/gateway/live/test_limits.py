@@ -13,9 +13,6 @@ from tests.kit import processes
 from tests.kit.chat import CHAT, chat, new_id
 from tests.kit.processes import CLIENT_KEY, PATIENCE, UPSTREAM_KEY
 
-MOMENT = 0.02
-"""Seconds; an answer that is read to its end takes seven times as long."""
-
 OTHER_KEY = "tg-test-other-key-0123456789"
 
 
@@ -218,12 +215,13 @@ def all_ended(seen):
 
 
 def most_at_once(seen, left):
-    """The most that ran at a time.
+    """The most that certainly ran at a time, whoever was late to notice.
 
-    One that was left is over then: its upstream may hear of it late. And when it has sent the last byte of
-    one, its slot may be taken again before it knows that it is done.
+    A call runs from when its upstream heard of it until it was left, or its upstream began to finish it.
     """
-    ends = [min(visit["ended"] - MOMENT, left[visit["headers"]["x-request-id"]]) for visit in seen]
+    ends = [
+        min(visit["finishing"] or visit["ended"], left[visit["headers"]["x-request-id"]]) for visit in seen
+    ]
     changes = [(visit["arrived"], 1) for visit in seen] + [(end, -1) for end in ends]
     running = most = 0
     for _, change in sorted(changes):

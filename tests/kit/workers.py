@@ -1,0 +1,44 @@
+"""The workers of a gateway one by one: the others are halted meanwhile."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from tests.kit.processes import Gateway
+
+
+@contextmanager
+def only(gateway: Gateway, worker: int) -> Iterator[None]:
+    """Have one worker answer alone."""
+    others = [other for other in gateway.workers() if other != worker]
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+
+def each(gateway: Gateway) -> Iterator[int]:
+    """Go through the workers, each of which answers alone for a while."""
+    for worker in gateway.workers():
+        with only(gateway, worker):
+            yield worker
+
+
+def get(gateway: Gateway, key: str, path: str = "/v1/models") -> httpx.Response | None:
+    """Ask over a new connection; None where there is no answer."""
+    try:
+        return httpx.get(gateway.url + path, headers={"authorization": f"Bearer {key}"}, timeout=5)
+    except httpx.TransportError:
+        return None
+
+
+def status(gateway: Gateway, key: str) -> int | None:
+    """What a key is answered with, if anybody answers."""
+    response = get(gateway, key)
+    return None if response is None else response.status_code
