@@ -18,7 +18,6 @@ class Keyring:
         self._stored: dict[str, Key] = {}
         self._declared: dict[str, Key] = {}
         self._by_digest: dict[str, Key] = {}
-        self._revision = -1
 
     def declare(self, declared: Iterable[DeclaredKey], admin_secret: str | None) -> None:
         """Replace the keys that the configuration declares."""
@@ -41,12 +40,9 @@ class Keyring:
         self._by_digest = self._stored | self._declared
 
     async def refresh(self) -> None:
-        """Read the stored keys again if any has changed since the last time."""
-        revision = await self._store.revision()
-        if revision != self._revision:
-            self._stored = dict(pair for key in await self._store.list() for pair in _secrets(key))
-            self._by_digest = self._stored | self._declared
-            self._revision = revision
+        """Read the stored keys again."""
+        self._stored = dict(pair for key in await self._store.list() for pair in _secrets(key))
+        self._by_digest = self._stored | self._declared
 
     def identify(self, secret: str | None, wall_time: float, needed: Role = Role.CLIENT) -> Key:
         """The key of this secret, if its role covers ``needed``.

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.access_log import AccessLog
 from gateway.bookkeeping import Bookkeeping, RefreshesEntered
 from gateway.cache.caching import Caching, Neighbours
+from gateway.changes import Changes
 from gateway.claims import Claims
 from gateway.counts import Counts
 from gateway.estimates import TokenEstimates
@@ -32,6 +33,7 @@ from gateway.stores.definitions import Definitions
 from gateway.stores.keys import KeyStore
 from gateway.stores.ledger import LedgerStore
 from gateway.stores.orders import OrderBook
+from gateway.stores.redis import Nudges
 from gateway.stores.revisions import current
 from gateway.stores.usage import UsageReader
 from gateway.tiers import Tiers
@@ -128,7 +130,6 @@ class Serving:
         self.claims = Claims(self.tiers, self.estimates, parts.wall_time)
         self.stores = stores
         self.keyring = Keyring(stores.keys)
-        self._revisions: Mapping[str, int] = {}
         self._last_order = 0
         self.clock: Clock = parts.clock
         self.meter: Meter = parts.meter
@@ -150,39 +151,28 @@ class Serving:
             spawn=self.spawn,
             meter=RefreshesEntered(parts.meter, self._enter_refresh),
         )
+        client = counts.client
+        self.changes = Changes(
+            stores.revisions,
+            {
+                "keys": self.keyring.refresh,
+                "orders": self._follow_orders,
+                "tiers": self._follow_definitions,
+                "tenants": self._follow_definitions,
+            },
+            always=self.caching.follow,
+            nudges=None if client is None else Nudges(client, counts.owner, clock=parts.clock),
+            clock=parts.clock,
+        )
         self._apply(settings)
 
     async def start(self) -> None:
         """Read from the database what has to be known before the first request."""
-        await self.keyring.refresh()
-        await self._follow_definitions()
-        await self.caching.follow()
         for order in await self.stores.orders.standing():
             self.upstreams.obey(order)
         self._last_order = await self.stores.orders.last()
+        await self.changes.follow()
         self._warm_up()
-
-    async def refresh(self) -> None:
-        """Read again what has changed in the database, at whichever process, since the last time."""
-        revisions = await self.stores.revisions()
-        if revisions.get("keys") != self._revisions.get("keys"):
-            await self.keyring.refresh()
-        if revisions.get("orders") != self._revisions.get("orders"):
-            await self.follow_orders()
-        if any(revisions.get(subject) != self._revisions.get(subject) for subject in ("tiers", "tenants")):
-            await self._follow_definitions()
-        await self.caching.follow()
-        self._revisions = revisions
-
-    async def tell_change(self) -> None:
-        """What this process changed in the database holds here at once, and everywhere within a second."""
-        await self.refresh()
-
-    async def follow_orders(self) -> None:
-        """Obey what operators ordered since the last time, at whichever worker."""
-        for order in await self.stores.orders.since(self._last_order):
-            self.upstreams.obey(order)
-            self._last_order = order.number
 
     def reload(self) -> None:
         """Read the configuration again. Raises ConfigError and changes nothing when it has faults.
@@ -270,6 +260,12 @@ class Serving:
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
         self.settings = settings
+
+    async def _follow_orders(self) -> None:
+        """Obey what operators ordered since the last time, at whichever worker."""
+        for order in await self.stores.orders.since(self._last_order):
+            self.upstreams.obey(order)
+            self._last_order = order.number
 
     async def _follow_definitions(self) -> None:
         tiers, tenants = await self.stores.tiers.all(), await self.stores.tenants.all()

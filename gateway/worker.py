@@ -32,7 +32,7 @@ from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
 from gateway.serving import Configured, Serving, Stores
 from gateway.settings import MEMORY, ConfigError, Settings, default_settings, load
-from gateway.stores.database import AWAY, open_database
+from gateway.stores.database import open_database
 from gateway.stores.quotas import QuotaStore
 from policies.errors import ShuttingDown
 
@@ -40,7 +40,6 @@ _LOG = logging.getLogger(__name__)
 _BACKLOG = 2048
 _KEEP_ALIVE = 75
 _UPKEEP_INTERVAL = 1.0
-_DATABASE_PATIENCE = 10.0
 _GRACE = 5.0
 _GC_THRESHOLD = 20_000
 
@@ -127,6 +126,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
     # Every layer is an asynchronous generator: a register of those alive would cost as much as they do.
     sys.set_asyncgen_hooks(firstiter=None)
     upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
+    following = asyncio.create_task(serving.changes.keep(settings.server.poll))
     counting = asyncio.create_task(counts.keep())
     entering = asyncio.create_task(serving.ledger.run())
     pruning = asyncio.create_task(serving.ledger.prune())
@@ -136,6 +136,7 @@ async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, w
         await server.serve(sockets=[listener])
     finally:
         upkeep.cancel()
+        following.cancel()
         counting.cancel()
         entering.cancel()
         pruning.cancel()
@@ -174,7 +175,7 @@ def _reload(serving: Serving) -> None:
 
 
 async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics, supervisor: int) -> None:
-    """Follow what changes in the database within a second, and stop when the supervisor is gone."""
+    """Show how things are once a second, and stop when the supervisor is gone."""
     while True:
         await serving.clock.sleep(_UPKEEP_INTERVAL)
         metrics.observe(
@@ -188,11 +189,6 @@ async def _keep_current(serving: Serving, server: WorkerServer, metrics: Metrics
             _LOG.warning("the supervisor is gone: stopping")
             server.stop()
             return
-        try:
-            async with asyncio.timeout(_DATABASE_PATIENCE):
-                await serving.refresh()
-        except AWAY as error:
-            _LOG.warning("the database could not be read, what is known stays: %s", error)
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ class Server(Section):
     """How the gateway listens: sizes in bytes, times in seconds.
 
     `drain` is how long running streams may go on after SIGTERM; `ping` is how often a waiting stream
-    hears a comment.
+    hears a comment; `poll` is how often each worker looks for what was changed at others.
     """
 
     host: Text = "127.0.0.1"
@@ -64,6 +64,7 @@ class Server(Section):
     max_body: Size = Field(default=32 * 2**20, gt=0)
     drain: Duration = 30.0
     ping: Duration = Field(default=10.0, gt=0)
+    poll: Duration = Field(default=1.0, gt=0)
     cors: Cors | None = None
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.settings import Limits
 from gateway.stores.audit import GATEWAY, Author, Subject, record
 from gateway.stores.database import metadata
-from gateway.stores.revisions import Change, changing, current
+from gateway.stores.revisions import Change, changing
 
 SUBJECT = "keys"
 """What the revisions call the keys."""
@@ -196,10 +196,6 @@ class KeyStore:
             await change.connection.execute(keys.delete().where(keys.c.id == key_id))
             await self._record(change, by, "delete", key, None)
         return True
-
-    async def revision(self) -> int:
-        """A number that grows with every change, whichever process made it."""
-        return (await current(self._engine))[SUBJECT]
 
     async def _select(self, query: sa.Select[tuple[Any, ...]]) -> Sequence[Key]:
         async with self._engine.connect() as connection:

@@ -1,6 +1,6 @@
 """A number for each subject that grows with every change to it, whichever process made the change.
 
-Workers look at the numbers once a second and read again what has changed. Writers of one subject take
+Workers look at the numbers every so often and read again what has changed. Writers of one subject take
 turns at its number, so each sees what the one before it left, and later numbers are later changes.
 """
 

@@ -47,6 +47,7 @@ def router(serving: Serving, totals: Callable[[], CacheTotals]) -> APIRouter:
         except BookUnreachable as error:
             return problem(503, f"The shared store doesn't answer, so that nothing was forgotten: {error}")
         await serving.stores.audit.write(by.author, "purge", Subject.CACHE, changes=changes)
+        await serving.changes.tell()
         return Response(status_code=204)
 
     return routes

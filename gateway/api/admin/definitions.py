@@ -146,7 +146,7 @@ class Shelf(Generic[D]):
                 refuse()
 
         await self._store.change(name, decide, by.author)
-        await self._serving.tell_change()
+        await self._serving.changes.tell()
         return Response(status_code=204)
 
     async def _change(
@@ -163,7 +163,7 @@ class Shelf(Generic[D]):
 
         stored = await self._store.change(name, decide, by.author)
         assert stored is not None  # noqa: S101 - decide gives a definition
-        await self._serving.tell_change()
+        await self._serving.changes.tell()
         return State(name, stored.definition, "stored", stored).answer(201 if created else 200)
 
     def _state(self, name: str, stored: Stored[D] | None) -> State[D] | None:

@@ -78,7 +78,7 @@ def _add_making(routes: APIRouter, serving: Serving) -> None:
             limits=new.limits,
             by=by.author,
         )
-        await serving.tell_change()
+        await serving.changes.tell()
         return CreatedKey(**key_view(key).model_dump(), key=secret)
 
 
@@ -95,7 +95,7 @@ def _add_changes(routes: APIRouter, serving: Serving) -> None:
         if "expires" in changes:
             changes["expires"] = seconds(changes["expires"])
         key = await store.update(key_id, changes, by=by.author)
-        await serving.tell_change()
+        await serving.changes.tell()
         return key_view(found_or_missing(key, key_id))
 
     @routes.post(
@@ -109,7 +109,7 @@ def _add_changes(routes: APIRouter, serving: Serving) -> None:
     ) -> CreatedKey:
         require_role(by, (await find(serving, key_id)).role)
         rotated = await store.rotate(key_id, grace, by=by.author)
-        await serving.tell_change()
+        await serving.changes.tell()
         key, secret = found_or_missing(rotated, key_id)
         return CreatedKey(**key_view(key).model_dump(), key=secret)
 
@@ -122,7 +122,7 @@ def _add_changes(routes: APIRouter, serving: Serving) -> None:
             if len(owners) == 1:
                 raise HTTPException(409, "This is the last owner's key. Make another one first.")
         await store.delete(key_id, by=by.author)
-        await serving.tell_change()
+        await serving.changes.tell()
         return Response(status_code=204)
 
 

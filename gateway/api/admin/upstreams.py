@@ -84,7 +84,7 @@ def router(serving: Serving) -> APIRouter:
         if not serving.upstreams.knows(name):
             raise HTTPException(404, f"There is no upstream {name}. GET /admin/upstreams lists them.")
         await serving.stores.orders.give(name, action, by.author)
-        await serving.tell_change()
+        await serving.changes.tell()
         return Ordered(upstream=name, ordered=action)
 
     return routes

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -40,6 +41,14 @@ def connect(url: str, *, timeout: float) -> Client:
         url, max_connections=_CONNECTIONS, timeout=timeout, retry=_once(), **options
     )
     return Redis.from_pool(pool)
+
+
+async def listener(client: Client) -> PubSub:
+    """What hears messages, a context manager. Any node of a Cluster does: they pass them on to the rest."""
+    if not isinstance(client, RedisCluster):
+        return client.pubsub()
+    await client.initialize()
+    return client.pubsub(node=client.get_random_node())
 
 
 async def close(client: Client) -> None:

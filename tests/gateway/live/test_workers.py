@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ import yaml
 from tests.kit import processes
 from tests.kit.chat import CHAT, chat, new_id
 from tests.kit.processes import CLIENT_KEY, alive, eventually
+from tests.kit.workers import each, get, only, status
 
 
 @pytest.fixture(scope="module")
@@ -24,39 +24,6 @@ def pair(upstream, tmp_path_factory):
             with only(running, worker):
                 eventually(lambda: status(running, CLIENT_KEY) == 200)
         yield running
-
-
-@contextmanager
-def only(gateway, worker):
-    """Have one worker answer alone: the others are halted meanwhile."""
-    others = [other for other in gateway.workers() if other != worker]
-    for other in others:
-        os.kill(other, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for other in others:
-            os.kill(other, signal.SIGCONT)
-
-
-def each(gateway):
-    """Go through the workers, each of which answers alone for a while."""
-    for worker in gateway.workers():
-        with only(gateway, worker):
-            yield worker
-
-
-def get(gateway, key, path="/v1/models"):
-    """Ask over a new connection; None where there is no answer."""
-    try:
-        return httpx.get(gateway.url + path, headers={"authorization": f"Bearer {key}"}, timeout=5)
-    except httpx.TransportError:
-        return None
-
-
-def status(gateway, key):
-    response = get(gateway, key)
-    return response and response.status_code
 
 
 def models(gateway):

@@ -1,0 +1,54 @@
+"""Word of changes by Redis pub/sub: whoever changed something tells the other processes to look at once.
+
+A message may be lost, with the server or on its way, so it only hurries those who look every so often
+anyway. What has changed stands in the database, and nowhere else.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from gateway.stores.redis.connect import AWAY, Client, listener
+from policies.ports import Clock
+
+_CHANNEL = "tidegate:changes"
+_REST = 1.0
+_PATIENCE = 0.25
+"""What whoever changed something waits for the server at most, in seconds."""
+
+
+class Nudges:
+    """``owner`` is a name that no other process has: nobody hears their own word.
+
+    After ``silence`` seconds the server is asked whether it is still there, and given as long to answer.
+    """
+
+    def __init__(self, client: Client, owner: str, *, clock: Clock, silence: float = 15.0) -> None:
+        self._client = client
+        self._owner = owner.encode()
+        self._clock = clock
+        self._silence = silence
+
+    async def give(self) -> None:
+        """Tell the others that something has changed."""
+        with suppress(*AWAY):  # they will find it by themselves
+            async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
+                await self._client.execute_command("PUBLISH", _CHANNEL, self._owner)
+
+    async def hear(self, heard: Callable[[], object]) -> None:
+        """Call ``heard`` when another process has changed something, or may have, until cancelled."""
+        while True:
+            with suppress(*AWAY):
+                await self._listen(heard)
+            await self._clock.sleep(_REST)
+
+    async def _listen(self, heard: Callable[[], object]) -> None:
+        """Listen until the server is gone. What was said before is not heard, so that there may be news."""
+        async with await listener(self._client) as messages:
+            await messages.subscribe(_CHANNEL)
+            asked = False
+            while (message := await messages.get_message(timeout=self._silence)) is not None or not asked:
+                asked = message is None
+                if message is None:
+                    await messages.ping()
+                elif message["type"] != "pong" and message["data"] != self._owner:
+                    heard()
