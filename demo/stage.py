@@ -1,18 +1,18 @@
 """The processes of the demo: three upstreams, a Valkey, the gateway, and a Prometheus where there is one."""
 
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from demo.acts import WELL
 from demo.config import configuration
-from tests.kit.processes import ROOT, Gateway, Process, Upstream, faulty_upstream, started
+from tests.kit.processes import ROOT, Gateway, Upstream, faulty_upstream, started
+from tests.kit.prometheus import prometheus
 from tests.kit.valkey import ValkeyServer, free_port
 
 _MODEL_PATIENCE = 900.0
@@ -41,8 +41,8 @@ def stage(folder: Path, *, port: int = 0, prometheus_port: int = 0, local: bool 
         urls = {name: upstream.url for name, upstream in upstreams.items()}
         config = configuration(urls, store.url, folder, _free(port), local=local)
         gateway = stack.enter_context(_gateway(folder, config))
-        prometheus = stack.enter_context(_prometheus(folder, gateway.url, _free(prometheus_port)))
-        yield Stage(upstreams, gateway, prometheus)
+        watching = prometheus(folder, _watching(gateway.url), _free(prometheus_port))
+        yield Stage(upstreams, gateway, stack.enter_context(watching))
 
 
 @contextmanager
@@ -55,34 +55,16 @@ def _gateway(folder: Path, config: Mapping[str, object]) -> Iterator[Gateway]:
         yield Gateway(process.popen, process.log_file, url, file)
 
 
-@contextmanager
-def _prometheus(folder: Path, target: str, port: int) -> Iterator[str | None]:
-    """Run Prometheus with the rules of deploy/; it looks every second instead of every 15."""
-    program = shutil.which("prometheus")
-    if program is None:
-        yield None
-        return
+def _watching(target: str) -> dict[str, Any]:
+    """Prometheus's configuration in deploy/, which looks every second instead of every 15."""
     deployed = ROOT / "deploy/prometheus"
-    config = yaml.safe_load((deployed / "prometheus.yml").read_text(encoding="utf-8"))
+    config: dict[str, Any] = yaml.safe_load((deployed / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(deployed / file) for file in config["rule_files"]]
     (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "tidegate")
     job["static_configs"] = [{"targets": [target.removeprefix("http://")]}]
     config["scrape_configs"] = [job]
-    file = folder / "prometheus.yml"
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    argv = [program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'prometheus'}"]
-    log_file = folder / "prometheus.log"
-    with log_file.open("wb") as log:
-        popen = subprocess.Popen(
-            [*argv, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=subprocess.STDOUT
-        )
-    process = Process(popen, log_file)
-    try:
-        process.line_with("Server is ready to receive web requests")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.stop()
+    return config
 
 
 def _free(wanted: int) -> int:

@@ -104,6 +104,8 @@ def _finish(built: Built, panel: Panel, height: int) -> Built:
         built.thresholds(_thresholds(*panel.steps))
     for number, query in enumerate(panel.queries):
         target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(chr(65 + number))
+        if "histogram_quantile" in query.expr:
+            target.exemplar(True)
         built.with_target(target)
     return built
 

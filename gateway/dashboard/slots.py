@@ -4,6 +4,7 @@ Slots begin at multiples of their length on the wall clock, so that those of sev
 """
 
 from collections import deque
+from math import inf
 
 SECONDS = 5
 """How long a slot is."""
@@ -25,13 +26,17 @@ class Slots:
 
     def __init__(self) -> None:
         self._slots: deque[tuple[int, dict[str, float]]] = deque(maxlen=KEPT)
+        self._present: dict[str, float] = {}
+        self._until = -inf
 
     def add(self, name: str, wall_time: float, amount: float = 1.0) -> None:
         """Add to the sum of ``name`` in the slot of this time."""
-        number = slot_of(wall_time)
-        if not self._slots or self._slots[-1][0] < number:
-            self._slots.append((number, {}))
-        sums = self._slots[-1][1]
+        if wall_time >= self._until:
+            number = slot_of(wall_time)
+            self._until = (number + 1) * SECONDS
+            self._present = {}
+            self._slots.append((number, self._present))
+        sums = self._present
         sums[name] = sums.get(name, 0.0) + amount
 
     def series(self, wall_time: float) -> Series:

@@ -8,15 +8,19 @@ in shared files (prometheus-client's multiprocess mode), so that any worker answ
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from gateway.cache.tiers import TierSize
+from gateway.clock import wall_time
 from gateway.metrics.admission import AdmissionSeries
 from gateway.metrics.caches import CacheSeries, CacheTotals, totals
 from gateway.metrics.calls import CallSeries
+from gateway.metrics.exemplars import Exemplars, Exemplified
 from gateway.metrics.ledger import LedgerSeries
 from gateway.metrics.limits import LimitSeries
 from gateway.metrics.recovery import RecoverySeries
@@ -31,7 +35,9 @@ _MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 class Metrics:
     """A ``Meter`` that counts; ``expose`` writes what it counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, wall_time: Callable[[], float] = wall_time) -> None:
+        several = os.environ.get(_MULTIPROCESS_DIR)
+        self._exemplars = Exemplars(wall_time, None if several is None else Path(several))
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._upstreams = UpstreamSeries(self.registry)
@@ -68,7 +74,7 @@ class Metrics:
         self._upstreams.observe(reports)
         self._recovery.observe(budgets)
         self._admission.observe(*calls, errors)
-        flush()
+        self._write()
 
     def observe_cache(self, sizes: Mapping[str, TierSize]) -> None:
         """Set the gauges that tell how full the cache's tiers are."""
@@ -76,17 +82,24 @@ class Metrics:
 
     def cache_totals(self) -> CacheTotals:
         """What all workers counted of their caches."""
-        return totals(self._collected())
+        return totals(self._of_all_workers())
+
+    def collected(self, *others: Collector) -> Collector:
+        """All series, those of all workers where there are several, and what ``others`` tell."""
+        counted = self._of_all_workers()
+        return Exemplified([counted, *others], self._exemplars.all())
 
     def expose(self) -> bytes:
-        """Write all series in Prometheus's text format, those of all workers where there are several."""
-        return generate_latest(self._collected())
+        """Write all series in Prometheus's text format."""
+        return generate_latest(self.collected())
 
-    def _collected(self) -> CollectorRegistry:
-        """A registry that speaks for all workers."""
-        flush()
+    def _of_all_workers(self) -> Collector:
+        self._write()
         if _MULTIPROCESS_DIR not in os.environ:
             return self.registry
-        collected = CollectorRegistry()
-        MultiProcessCollector(collected)  # type: ignore[no-untyped-call]
-        return collected
+        return MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+
+    def _write(self) -> None:
+        """Write out what was tallied, for all workers to read."""
+        flush()
+        self._exemplars.gather()

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.metrics.series import SECONDS, child
+from gateway.metrics.series import SECONDS, child, tally
 from policies.facts import CallAdmitted, CallShed
 
 
@@ -40,7 +40,9 @@ class AdmissionSeries:
             multiprocess_mode="livemax",
         )
         self.observers: dict[type[Any], Callable[[Any], None]] = {
-            CallAdmitted: lambda fact: child(waits, fact.tier).observe(fact.waited),
+            CallAdmitted: lambda fact: tally(waits, fact.tier).observe(
+                fact.waited, None if fact.call.trace is None else fact.call.trace.exemplar
+            ),
             CallShed: lambda fact: child(shed, fact.tier, fact.reason).inc(),
         }
         self._known: set[str] = set()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.registry import Collector
 
 from gateway.cache.disk import NAME as DISK
 from gateway.cache.tiers import MEMORY, TierSize
-from gateway.metrics.series import child
+from gateway.metrics.series import child, tally
 from policies.facts import (
     CacheAsked,
     CacheDropped,
@@ -108,9 +109,9 @@ class CacheSeries:
 
     def _count(self, fact: CacheAsked) -> None:
         status, model = fact.status, fact.call.route
-        child(self._asked, model, status.state.value, status.tier).inc()
+        tally(self._asked, model, status.state.value, status.tier).inc()
         if status.served:
-            child(self._age, model).observe(status.age)
+            tally(self._age, model).observe(status.age)
         if status.saved is not None:
             child(self._saved, model, "input").inc(status.saved.input)
             child(self._saved, model, "output").inc(status.saved.output)
@@ -148,8 +149,8 @@ class CacheTotals:
         return (asked - states[CacheState.MISS]) / asked if asked else 0.0
 
 
-def totals(collected: CollectorRegistry) -> CacheTotals:
-    """Add up the series of a registry that speaks for all workers."""
+def totals(collected: Collector) -> CacheTotals:
+    """Add up series that speak for all workers."""
     found = CacheTotals()
     gauges: dict[str, int] = {}
     for family in collected.collect():

@@ -1,15 +1,16 @@
 """Series of calls: what clients asked for and what they got."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.conventions import OPERATION_NAMES
-from gateway.metrics.series import SECONDS, child, tally
+from gateway.metrics.series import SECONDS, CounterTally, GaugeTally, HistogramTally, tally
 from policies.errors import GatewayError
 from policies.facts import CallFinished, CallRefused, CallStarted
-from policies.service import CANCELLED, OK
+from policies.service import CANCELLED, OK, Operation
 
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
@@ -27,6 +28,20 @@ def _blames(error: type[GatewayError]) -> dict[str, str]:
 
 
 _BLAME = {OK: _NOBODY, CANCELLED: _NOBODY, **_blames(GatewayError)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is counted of the calls of one operation for one model: together, since each look-up costs."""
+
+    running: GaugeTally
+    duration: HistogramTally
+    first_event: HistogramTally
+    overhead: HistogramTally
+    queued: HistogramTally
+    input: HistogramTally
+    output: HistogramTally
+    outcomes: dict[str, CounterTally] = field(default_factory=dict)
 
 
 class CallSeries:
@@ -94,7 +109,11 @@ class CallSeries:
             registry=registry,
             buckets=SECONDS,
         )
-        self._known: set[str] = set()
+        self._running = {
+            operation: GaugeTally(self._inflight.labels(name)) for operation, name in OPERATION_NAMES.items()
+        }
+        self._kinds: dict[tuple[Operation, str], _Kind] = {}
+        self._blamed: dict[tuple[str, str], CounterTally] = {}
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             CallRefused: self._refused,
             CallStarted: self._started,
@@ -105,38 +124,59 @@ class CallSeries:
         tally(self._requests, OPERATION_NAMES[fact.operation], "other", fact.outcome).inc()
 
     def _started(self, fact: CallStarted) -> None:
-        child(self._inflight, OPERATION_NAMES[fact.call.operation]).inc()
+        self._kind(fact.call.operation, fact.call.route).running.add(1)
 
     def _finished(self, fact: CallFinished) -> None:
-        call = fact.call
-        operation, model = OPERATION_NAMES[call.operation], call.route
-        child(self._inflight, operation).dec()
-        tally(self._requests, operation, model, fact.outcome).inc()
-        self._count_for(call.tier, _BLAME.get(fact.outcome, "gateway"))
-        tally(self._duration, operation, model).observe(fact.duration)
+        call, outcome = fact.call, fact.outcome
+        trace = None if call.trace is None else call.trace.exemplar
+        kind = self._kind(call.operation, call.route)
+        kind.running.add(-1)
+        (kind.outcomes.get(outcome) or self._outcome(kind, call.operation, call.route, outcome)).inc()
+        blame = _BLAME.get(outcome, "gateway")
+        (self._blamed.get((call.tier, blame)) or self._tier(call.tier, blame)).inc()
+        kind.duration.observe(fact.duration, trace)
         if fact.first_event is not None:
-            tally(self._first_event, operation, model).observe(fact.first_event)
+            kind.first_event.observe(fact.first_event, trace)
             if call.attempts:  # else no upstream was asked for it
-                tally(self._overhead, operation).observe(call.overhead(fact.first_event))
+                kind.overhead.observe(call.overhead(fact.first_event), trace)
         if call.queued:
-            tally(self._queued, model).observe(call.queued)
+            kind.queued.observe(call.queued, trace)
         if fact.usage is not None:
-            tally(self._tokens, "input", model).observe(fact.usage.input)
-            tally(self._tokens, "output", model).observe(fact.usage.output)
-            self._time_tokens(fact, operation, model)
+            kind.input.observe(fact.usage.input, trace)
+            kind.output.observe(fact.usage.output, trace)
+            self._time_tokens(fact, trace)
 
-    def _count_for(self, tier: str, blame: str) -> None:
-        """Count a call of a tier. All of its series begin together, at 0: a first failure is an increase."""
-        if tier not in self._known:
-            self._known.add(tier)
-            for who in _BLAMED:
-                tally(self._tiers, tier, who)
-        tally(self._tiers, tier, blame).inc()
+    def _kind(self, operation: Operation, model: str) -> _Kind:
+        kind = self._kinds.get((operation, model))
+        if kind is None:
+            name = OPERATION_NAMES[operation]
+            kind = self._kinds[operation, model] = _Kind(
+                running=self._running[operation],
+                duration=tally(self._duration, name, model),
+                first_event=tally(self._first_event, name, model),
+                overhead=tally(self._overhead, name),
+                queued=tally(self._queued, model),
+                input=tally(self._tokens, "input", model),
+                output=tally(self._tokens, "output", model),
+            )
+        return kind
 
-    def _time_tokens(self, fact: CallFinished, operation: str, model: str) -> None:
+    def _outcome(self, kind: _Kind, operation: Operation, model: str, outcome: str) -> CounterTally:
+        found: CounterTally = tally(self._requests, OPERATION_NAMES[operation], model, outcome)
+        kind.outcomes[outcome] = found
+        return found
+
+    def _tier(self, tier: str, blame: str) -> CounterTally:
+        """All series of a tier begin together, at 0: a first failure is an increase."""
+        self._blamed |= {(tier, who): tally(self._tiers, tier, who) for who in _BLAMED}
+        return self._blamed[tier, blame]
+
+    def _time_tokens(self, fact: CallFinished, trace: str | None) -> None:
         """Time the tokens of a stream that ended well; of a whole body the first came with the last."""
-        if not fact.call.stream or fact.outcome != OK or fact.usage is None or fact.first_event is None:
+        call = fact.call
+        if not call.stream or fact.outcome != OK or fact.usage is None or fact.first_event is None:
             return
         rest = fact.usage.output - 1
         if rest > 0:
-            tally(self._per_token, operation, model).observe((fact.duration - fact.first_event) / rest)
+            per_token = tally(self._per_token, OPERATION_NAMES[call.operation], call.route)
+            per_token.observe((fact.duration - fact.first_event) / rest, trace)

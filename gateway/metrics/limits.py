@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.metrics.series import child
+from gateway.metrics.series import child, tally
 from policies.facts import LimitReached, ReservationSettled, SettlementLost, StoreChanged
 
 _RATIOS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 4)
@@ -55,7 +55,7 @@ class LimitSeries:
         used = fact.used.input + fact.used.output
         reserved = fact.reserved.input + fact.reserved.output
         if used and reserved:  # else nobody answered, which says nothing of the estimate
-            self._reserved.observe(used / reserved)
+            tally(self._reserved).observe(used / reserved)
 
     def _changed(self, fact: StoreChanged) -> None:
         self._degraded.set(int(fact.degraded))

@@ -5,7 +5,6 @@ Their ports are not known beforehand and only loopback reaches them, so the gate
 
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -20,7 +19,12 @@ class ModelServerSeries(Collector):
         self._told = told
 
     def collect(self) -> Iterable[Metric]:
-        """Whether each server is up, and the servers' own series, those of a name together."""
+        """Whether each server is up, and the servers' own series, those of a name together.
+
+        Nothing where there is no bundled model.
+        """
+        if not self._told:
+            return
         up = GaugeMetricFamily(
             "tidegate_local_up", "Whether the provider's model server answers.", labels=[_PROVIDER]
         )
@@ -34,11 +38,3 @@ class ModelServerSeries(Collector):
                 ]
         yield up
         yield from families.values()
-
-    def expose(self) -> bytes:
-        """Write them in Prometheus's text format; nothing where there is no bundled model."""
-        if not self._told:
-            return b""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)

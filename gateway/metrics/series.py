@@ -8,7 +8,7 @@ from bisect import bisect_left
 from functools import lru_cache
 from typing import Any, Protocol
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets from a cache's answer to a slow model's long one."""
@@ -19,6 +19,7 @@ class _Tally(Protocol):
 
 
 _unwritten: list[_Tally] = []
+_traced: dict[tuple["HistogramTally", int], tuple[str, float]] = {}
 
 
 class CounterTally:
@@ -42,33 +43,62 @@ class CounterTally:
         self._more = 0
 
 
-class HistogramTally:
-    """What a histogram is to be told. For the event loop's thread alone."""
+class GaugeTally:
+    """What a gauge is to be. For the event loop's thread alone."""
 
-    __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
+    __slots__ = ("_gauge", "_unwritten", "_value")
 
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
-        self._bounds = histogram._upper_bounds  # noqa: SLF001 - the library has no call for many values
-        self._counts: dict[int, int] = {}
-        self._sum = 0.0
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0
+        self._unwritten = False
 
-    def observe(self, value: float) -> None:
-        """Note a value."""
-        if not self._counts:
+    def add(self, amount: int) -> None:
+        """Raise or lower it."""
+        self._value += amount
+        if not self._unwritten:
+            self._unwritten = True
             _unwritten.append(self)
-        bucket = bisect_left(self._bounds, value)
-        self._counts[bucket] = self._counts.get(bucket, 0) + 1
-        self._sum += value
 
     def flush(self) -> None:
         """Write it out."""
-        histogram = self._histogram
-        histogram._sum.inc(self._sum)  # noqa: SLF001
-        for bucket, count in self._counts.items():
-            histogram._buckets[bucket].inc(count)  # noqa: SLF001
-        self._counts.clear()
+        self._gauge.set(self._value)
+        self._unwritten = False
+
+
+class HistogramTally:
+    """What a histogram is to be told. For the event loop's thread alone."""
+
+    __slots__ = ("_bounds", "_counts", "_sum", "_unwritten", "histogram")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self.histogram = histogram
+        self._bounds = histogram._upper_bounds  # noqa: SLF001 - the library has no call for many values
+        self._counts = [0] * len(self._bounds)
         self._sum = 0.0
+        self._unwritten = False
+
+    def observe(self, value: float, trace: str | None = None) -> None:
+        """Note a value, and the trace that tells more of it, if there is one."""
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
+        self._sum += value
+        if not self._unwritten:
+            self._unwritten = True
+            _unwritten.append(self)
+        if trace is not None:
+            _traced[self, bucket] = trace, value
+
+    def flush(self) -> None:
+        """Write it out."""
+        histogram = self.histogram
+        histogram._sum.inc(self._sum)  # noqa: SLF001
+        for bucket, count in enumerate(self._counts):
+            if count:
+                histogram._buckets[bucket].inc(count)  # noqa: SLF001
+                self._counts[bucket] = 0
+        self._sum = 0.0
+        self._unwritten = False
 
 
 @lru_cache(maxsize=8192)
@@ -79,8 +109,8 @@ def child(series: Any, *labels: str) -> Any:
 
 @lru_cache(maxsize=8192)
 def tally(series: Counter | Histogram, *labels: str) -> Any:
-    """The tally of one series of a labelled metric."""
-    one: Any = series.labels(*labels)
+    """The tally of one series of a metric."""
+    one: Any = series.labels(*labels) if labels else series
     return CounterTally(one) if isinstance(series, Counter) else HistogramTally(one)
 
 
@@ -89,3 +119,10 @@ def flush() -> None:
     for one in _unwritten:
         one.flush()
     _unwritten.clear()
+
+
+def take_traced() -> dict[tuple[HistogramTally, int], tuple[str, float]]:
+    """By bucket, the trace and the value of the last traced call since the last time."""
+    taken = _traced.copy()
+    _traced.clear()
+    return taken

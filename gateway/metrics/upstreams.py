@@ -132,4 +132,5 @@ class UpstreamSeries:
         model = _PASSED_ON if attempt.model == fact.call.model != fact.call.route else attempt.model
         tally(self._attempts, attempt.upstream, model, attempt.outcome).inc()
         if attempt.first_event is not None:
-            tally(self._first_event, attempt.upstream, model).observe(attempt.first_event)
+            trace = None if fact.call.trace is None else fact.call.trace.exemplar
+            tally(self._first_event, attempt.upstream, model).observe(attempt.first_event, trace)

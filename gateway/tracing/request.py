@@ -5,7 +5,15 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, format_trace_id, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    format_trace_id,
+    set_span_in_context,
+)
 
 from gateway.conventions import OPERATION_NAMES
 from gateway.tracing import names
@@ -45,6 +53,11 @@ class RequestTrace:
         """The trace's id, as the access log has it."""
         return format_trace_id(self.span.get_span_context().trace_id)
 
+    @property
+    def exemplar(self) -> str | None:
+        """The id, if the sampler keeps the trace."""
+        return self.id if self.span.get_span_context().trace_flags.sampled else None
+
     def attempt(self, name: str, attributes: Attributes) -> Span:
         """Begin the span of an attempt, which ends the wait for it."""
         now = self._clock.now()
@@ -53,10 +66,18 @@ class RequestTrace:
             name, self.context, SpanKind.CLIENT, attributes, start_time=self._at(now)
         )
 
-    def step(self, name: str, attributes: Attributes, *, took: float = 0.0, error: str | None = None) -> None:
-        """Tell what a layer did in the last ``took`` seconds."""
+    def step(
+        self,
+        name: str,
+        attributes: Attributes,
+        *,
+        took: float = 0.0,
+        error: str | None = None,
+        link: Span | None = None,
+    ) -> None:
+        """Tell what a layer did in the last ``took`` seconds; ``link`` is a span that did it for this one."""
         now = self._clock.now()
-        self._step(name, attributes, now - took, now, error)
+        self._step(name, attributes, now - took, now, error=error, link=link)
 
     def begin(self, name: str, attributes: Attributes, *, wait: float) -> None:
         """A step begins that lasts until ``settle``, and no longer than ``wait`` seconds."""
@@ -101,10 +122,23 @@ class RequestTrace:
             known = {**pending.attributes, **attributes}
             self._step(name, known, pending.began, min(pending.until, now))
 
-    def _step(
-        self, name: str, attributes: Attributes, began: float, ended: float, error: str | None = None
+    def _step(  # noqa: PLR0913 - a span
+        self,
+        name: str,
+        attributes: Attributes,
+        began: float,
+        ended: float,
+        *,
+        error: str | None = None,
+        link: Span | None = None,
     ) -> None:
-        span = self._tracer.start_span(name, self.context, attributes=attributes, start_time=self._at(began))
+        span = self._tracer.start_span(
+            name,
+            self.context,
+            attributes=attributes,
+            links=() if link is None else (Link(link.get_span_context()),),
+            start_time=self._at(began),
+        )
         self._end(span, ended, error)
 
     def _end(self, span: Span, ended: float, error: str | None) -> None:

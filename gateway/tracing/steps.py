@@ -59,7 +59,9 @@ def _refreshed(trace: RequestTrace, fact: facts.CacheRefreshed) -> None:
 
 
 def _coalesced(trace: RequestTrace, fact: facts.CallCoalesced) -> None:
-    trace.step("coalesce", {"tidegate.cache.among": fact.among})
+    leader = None if fact.leader is None else fact.leader.trace
+    link = leader.span if isinstance(leader, RequestTrace) else None
+    trace.step("coalesce", {"tidegate.cache.among": fact.among}, link=link)
 
 
 def _retried(trace: RequestTrace, fact: facts.RetryScheduled) -> None:

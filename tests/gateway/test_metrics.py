@@ -1,7 +1,8 @@
 from collections import Counter
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
@@ -67,7 +68,8 @@ def test_a_call_from_its_start_to_its_end(metrics):
 def test_a_call_without_an_answer_has_no_first_token(metrics):
     metrics.emit(finished(make_call(route="m"), "UpstreamBusy", first_event=None))
     assert value(metrics, "tidegate_requests_total", operation="chat", model="m", outcome="UpstreamBusy") == 1
-    assert not [name for name, _ in samples(metrics) if name.startswith("gen_ai_server_time_to_first_token")]
+    kind = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "m"}
+    assert value(metrics, "gen_ai_server_time_to_first_token_seconds_count", **kind) == 0
 
 
 @pytest.mark.parametrize(
@@ -195,12 +197,12 @@ def test_what_a_reload_took_away_is_in_no_state(metrics):
 def test_model_servers_are_told_apart_by_their_providers():
     text = "# HELP tidegate_local_tokens_total Tokens\n# TYPE tidegate_local_tokens_total counter\n"
     told = {"small": text + 'tidegate_local_tokens_total{kind="prompt"} 7\n', "large": None, "other": text}
-    lines = ModelServerSeries(told).expose().decode().splitlines()
+    lines = generate_latest(ModelServerSeries(told)).decode().splitlines()
     assert 'tidegate_local_up{provider="small"} 1.0' in lines
     assert 'tidegate_local_up{provider="large"} 0.0' in lines
     assert 'tidegate_local_tokens_total{kind="prompt",provider="small"} 7.0' in lines
     assert lines.count("# TYPE tidegate_local_tokens_total counter") == 1
-    assert ModelServerSeries({}).expose() == b""
+    assert generate_latest(ModelServerSeries({})) == b""
 
 
 def test_admission_is_counted_by_tier(metrics):
@@ -216,3 +218,24 @@ def test_admission_is_counted_by_tier(metrics):
     metrics.observe([], {}, (Counter(pro=1), Counter(pro=0)), {"chat": 0.02})
     assert value(metrics, "tidegate_admission_waiting", tier="free") == 0
     assert value(metrics, "tidegate_token_estimate_error_ratio", model="chat") == 0.02
+
+
+class Kept:
+    exemplar = "0af7651916cd43dd8448eb211c80319c"
+
+
+class NotKept:
+    exemplar = None
+
+
+def test_a_bucket_has_the_trace_of_its_last_call(monkeypatch):
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    metrics = Metrics(wall_time=lambda: 1000.5)
+    for trace in (Kept(), NotKept(), None):
+        metrics.emit(finished(make_call(route="m", trace=trace)))
+    lines = openmetrics.generate_latest(metrics.collected()).decode().splitlines()
+    labels = 'gen_ai_operation_name="chat",gen_ai_request_model="m"'
+    told = ' # {trace_id="0af7651916cd43dd8448eb211c80319c"} 2.0 1000.5'
+    assert f'gen_ai_server_request_duration_seconds_bucket{{{labels},le="2.5"}} 3.0{told}' in lines
+    assert f'gen_ai_server_request_duration_seconds_bucket{{{labels},le="5.0"}} 3.0' in lines
+    assert len([line for line in lines if "trace_id" in line]) == 2  # the other is the first token's

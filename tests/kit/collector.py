@@ -16,7 +16,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 @dataclass
 class Span:
-    """A span as it came; ``kind`` is 2 for a server's and 3 for a client's, ``failed`` its status."""
+    """A span as it came; ``kind`` is 2 for a server's and 3 for a client's, ``failed`` its status.
+
+    ``links`` are the traces and spans of others.
+    """
 
     name: str
     trace: str
@@ -27,6 +30,7 @@ class Span:
     ended: int
     failed: bool
     attributes: dict[str, Any]
+    links: list[tuple[str, str]]
 
 
 @dataclass
@@ -99,6 +103,7 @@ def _span(span: Any) -> Span:
         ended=span.end_time_unix_nano,
         failed=span.status.code == 2,
         attributes=_plain(span.attributes),
+        links=[(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
     )
 
 

@@ -3,6 +3,7 @@
 import secrets
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,21 @@ def test_what_the_cache_answers_is_a_step_and_no_attempt(traced, received):
     assert answer.headers["x-tidegate-cache"] == "hit"
     _, (hit,) = tree(received, trace)
     assert (hit.name, hit.attributes["tidegate.cache.tier"]) == ("cache hit", "memory")
+
+
+def test_who_shares_an_answer_links_to_who_fetches_it(traced, received, upstream):
+    body = {**chat("ok:first=1"), "model": "kept/ok:first=1"}
+    with ThreadPoolExecutor() as threads:
+        first_id = new_id()
+        leading = threads.submit(send, traced, body, **{"x-request-id": first_id})
+        upstream.reached(first_id)
+        _, shared = send(traced, body)
+        _, fetched = leading.result()
+    root, (attempt,) = tree(received, fetched)
+    _, (step, hit) = tree(received, shared)
+    assert (step.name, step.links) == ("coalesce", [(fetched, root.id)])
+    assert (hit.name, hit.attributes["tidegate.cache.tier"]) == ("cache hit", "flight")
+    assert attempt.links == []
 
 
 def test_a_refusal_tells_which_limit(traced, received):
