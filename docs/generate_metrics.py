@@ -31,7 +31,7 @@ GROUPS = {
     "Upstreams": ("tidegate_upstream_",),
     "Admission": ("tidegate_admission_", "tidegate_token_estimate_"),
     "Limits": ("tidegate_limit_", "tidegate_reservation_", "tidegate_store_", "tidegate_settlements_"),
-    "Usage and its ledger": ("tidegate_usage_", "tidegate_ledger_"),
+    "Usage and its ledger": ("tidegate_usage_", "tidegate_energy_", "tidegate_ledger_"),
     "What was done about failures": ("",),
 }
 """Headings in the page's order, and how the names below them begin; the first that fits takes a metric."""

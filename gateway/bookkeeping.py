@@ -1,18 +1,19 @@
-"""From a finished request to its entries in the usage ledger: what it used, and what that cost.
+"""From a finished request to its entries in the usage ledger: what it used, what that cost and what it took.
 
 A request is one entry. Attempts that a provider bills beside the answer, such as the loser of a hedge where
 it bills what was cancelled, are entries of their own, and so is what the cache fetches anew; failed attempts
-are nobody's cost.
+are nobody's cost. What they took of energy is the request's, as wasted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from gateway.energy import Rates, Spent
 from gateway.ledger import Ledger
 from gateway.prices import Tariffs
 from gateway.stores.keys import Key
-from gateway.stores.ledger import EXTRA, Entry
-from policies.billing import billed_attempts
+from gateway.stores.ledger import EXTRA, Entry, Wasted
+from policies.billing import billed_attempts, worked
 from policies.consumption import consumption
 from policies.errors import GatewayError
 from policies.facts import CacheRefreshed, Fact
@@ -60,10 +61,11 @@ class RefreshesEntered:
 class Bookkeeping:
     """Enters finished requests, by the prices and estimates of one configuration."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its ports
         self,
         ledger: Ledger,
         tariffs: Tariffs,
+        rates: Rates,
         *,
         estimate: Callable[[Call], Estimate | Usage],
         bills_cancelled: Callable[[str], bool],
@@ -71,6 +73,7 @@ class Bookkeeping:
     ) -> None:
         self._ledger = ledger
         self._tariffs = tariffs
+        self._rates = rates
         self._estimate = estimate
         self._bills_cancelled = bills_cancelled
         self._wall_time = wall_time
@@ -82,6 +85,12 @@ class Bookkeeping:
         if reply.usage is None:
             return None
         return self._tariffs.of(reply.upstream, reply.model).cost(reply.usage, self._wall_time())
+
+    def energy(self, reply: Reply) -> Spent | None:
+        """What a whole answer took of energy; None where nobody counted its tokens."""
+        if reply.cached is not None and reply.cached.served:
+            return Spent()
+        return self._rates.spent(reply.upstream, reply.model, reply.usage)
 
     def enter(self, ended: Ended) -> None:
         """Note a request that is over."""
@@ -145,22 +154,39 @@ class Bookkeeping:
         usage = _sound(usage)
         billed = reply is not None or self._bills_cancelled(entry.upstream)
         self._fill(entry, usage, estimated=estimated, billed=billed)
-        if len(call.attempts) > 1 and not (entry.cache_hit or _shared(call)):
-            self._note_extras(entry, usage, call)
+        others = len(call.attempts) - bool(entry.upstream)
+        if others > 0 and not (entry.cache_hit or _shared(call)):
+            self._account_others(entry, usage, call)
 
     def _fill(self, entry: Entry, usage: Usage, *, estimated: bool, billed: bool) -> None:
         entry.input, entry.output = usage.input, usage.output
         entry.cached_input, entry.reasoning = usage.cached_input, usage.reasoning
         entry.estimated = estimated
-        if billed and (usage.input or usage.output):
-            entry.cost = self._tariffs.of(entry.upstream, entry.served_model).cost(usage, entry.at)
+        if usage.input or usage.output:
+            spent = self._rates.of(entry.upstream, entry.served_model).spent(usage)
+            entry.energy, entry.measured, entry.flops = spent
+            if billed:
+                entry.cost = self._tariffs.of(entry.upstream, entry.served_model).cost(usage, entry.at)
 
-    def _note_extras(self, entry: Entry, usage: Usage, call: Call) -> None:
-        """Note what is billed beside the answer: nobody tells its tokens, they are taken for the answer's."""
+    def _account_others(self, entry: Entry, usage: Usage, call: Call) -> None:
+        """Account for the attempts beside the answer: those that are billed, and what the others took."""
         answering = _answering(entry, call)
-        for attempt in billed_attempts(call.attempts, self._bills_cancelled):
-            if attempt is answering or attempt.outcome == OK:
-                continue
+        others = [each for each in call.attempts if each is not answering and each.outcome != OK]
+        billed = billed_attempts(others, self._bills_cancelled) if usage.input or usage.output else []
+        self._note_extras(entry, usage, billed)
+        unpaid = [each for each in others if worked(each) and each not in billed]
+        if unpaid:
+            prompt = Usage(input=usage.input or self._estimate(call).input)
+            entry.wasted = [
+                Wasted(each.upstream, self._rates.of(each.upstream, each.model).spent(prompt).amount)
+                for each in unpaid
+            ]
+            entry.energy += entry.energy_wasted
+
+    def _note_extras(self, entry: Entry, usage: Usage, billed: Iterable[Attempt]) -> None:
+        """Note what is billed beside the answer: nobody tells its tokens, they are taken for the answer's."""
+        usage = Usage(usage.input, usage.output, usage.cached_input, usage.reasoning)
+        for attempt in billed:
             extra = replace(
                 entry,
                 outcome=attempt.outcome,
@@ -172,7 +198,7 @@ class Bookkeeping:
                 requests=0,
                 cache_hit=False,
             )
-            self._fill(extra, replace(usage, cost=None), estimated=True, billed=True)
+            self._fill(extra, usage, estimated=True, billed=True)
             self._ledger.note(extra)
 
 
@@ -194,7 +220,8 @@ def _sound(usage: Usage) -> Usage:
     given, written = min(usage.input, _MOST_TOKENS), min(usage.output, _MOST_TOKENS)
     if usage.cached_input <= given == usage.input and usage.reasoning <= written == usage.output:
         return usage
-    return Usage(given, written, min(usage.cached_input, given), min(usage.reasoning, written), usage.cost)
+    cached, reasoning = min(usage.cached_input, given), min(usage.reasoning, written)
+    return replace(usage, input=given, output=written, cached_input=cached, reasoning=reasoning)
 
 
 def _name(text: str) -> str:

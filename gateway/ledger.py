@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from gateway.stores.ledger import Entry, LedgerStore
-from policies.facts import LedgerFlushed, UsageCounted
+from policies.facts import EnergyCounted, LedgerFlushed, UsageCounted
 from policies.ports import Clock, Meter
 from policies.service import Usage
 
@@ -150,8 +150,10 @@ class Ledger:
         for entry in batch:
             self._number += 1
             entry.id = f"{self._prefix}-{self._number}"
-        for fact in _counted(batch):
-            self._meter.emit(fact)
+        for used in _counted(batch):
+            self._meter.emit(used)
+        for took in _energies(batch):
+            self._meter.emit(took)
         return batch
 
     def _tell_dropped(self) -> None:
@@ -198,6 +200,23 @@ def _counted(entries: Iterable[Entry]) -> Iterable[UsageCounted]:
     return [
         UsageCounted(route, tier, usage, cost, unpriced)
         for (route, tier), (usage, cost, unpriced) in sums.items()
+    ]
+
+
+def _energies(entries: Iterable[Entry]) -> Iterable[EnergyCounted]:
+    """What the entries took at each upstream, wasted attempts at those that they were made at."""
+    sums: dict[tuple[str, str, bool], list[float]] = {}
+    for entry in entries:
+        found = [(entry.upstream, entry.measured, entry.energy - entry.energy_wasted, 0, entry.flops or 0.0)]
+        found += [(upstream, False, energy, energy, 0.0) for upstream, energy in entry.wasted]
+        for upstream, measured, *amounts in found:
+            if any(amounts):
+                group = (upstream, entry.route, measured)
+                before = sums.get(group, (0, 0, 0.0))
+                sums[group] = [one + more for one, more in zip(before, amounts, strict=True)]
+    return [
+        EnergyCounted(*group, energy=int(energy), wasted=int(wasted), flops=flops)
+        for group, (energy, wasted, flops) in sums.items()
     ]
 
 

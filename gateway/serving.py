@@ -16,6 +16,7 @@ from gateway.cache.caching import Caching, Neighbours
 from gateway.changes import Changes
 from gateway.claims import Claims
 from gateway.counts import Counts
+from gateway.energy import Rates
 from gateway.estimates import TokenEstimates
 from gateway.keyring import Keyring
 from gateway.ledger import Ledger, LedgerOptions
@@ -245,7 +246,7 @@ class Serving:
         self.queues.rule(self.tiers.tiers)
         self.estimates.declare(settings.models)
         roads = Roads(settings.providers, accounts, self.upstreams, self.queues)
-        tariffs = Tariffs(settings.providers)
+        tariffs, self.rates = Tariffs(settings.providers), Rates(settings.providers)
         self.claims.declare(settings.models, tariffs)
         self.books = self._bookkeeping(settings, tariffs, accounts)
         self.stacks = stacks = Stacks(
@@ -292,6 +293,7 @@ class Serving:
         return Bookkeeping(
             self.ledger,
             tariffs,
+            self.rates,
             estimate=self.estimates,
             bills_cancelled=billing.__contains__,
             wall_time=self.wall_time,

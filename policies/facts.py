@@ -338,6 +338,22 @@ class UsageCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyCounted:
+    """What calls of a model, by its configured name, took at an upstream.
+
+    ``energy`` and ``wasted``, its part that brought no answer, are in millionths of a joule; ``measured``
+    tells that a counter said so. ``flops`` are the operations, as far as the upstream tells them.
+    """
+
+    upstream: str
+    model: str
+    measured: bool
+    energy: int
+    wasted: int
+    flops: float
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFlushed:
     """A batch of the usage ledger was written or dropped; ``away`` tells that the database didn't take it."""
 
@@ -379,5 +395,6 @@ Fact = (
     | SemanticLooked
     | SemanticVerified
     | UsageCounted
+    | EnergyCounted
     | LedgerFlushed
 )

@@ -16,10 +16,9 @@ from gateway.api.client_watch import ClientWatch
 from gateway.api.request import ClientGone, bearer, header, read_body, request_id
 from gateway.bookkeeping import Ended
 from gateway.catalogue import model_not_found
-from gateway.prices import UNIT
 from gateway.serving import Serving
 from gateway.stores.keys import Key
-from gateway.wire import cachestatus, errors, models, ratelimits, sse
+from gateway.wire import cachestatus, errors, models, ratelimits, spending, sse
 from policies.cache import directives
 from policies.cache.directives import UNSAID
 from policies.errors import GatewayError, InternalError
@@ -183,9 +182,8 @@ class Exchange:
             self._opened(reply)
             body = b"".join([event.data async for event in reply.events])
             headers = [_JSON, (b"content-length", b"%d" % len(body)), *self._facts(reply)]
-            cost = self._serving.books.cost(reply)
-            if cost is not None:
-                headers.append((b"x-tidegate-cost", b"%d.%09d" % divmod(cost, UNIT)))
+            books = self._serving.books
+            headers += spending.headers(books.cost(reply), books.energy(reply))
             await self._start(200, headers)
             self._finish()
             await self._send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""``tidegate usage``: what was used and what it cost, from a terminal."""
+"""``tidegate usage``: what was used, what it cost and what it took of energy, from a terminal."""
 
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
+from gateway.energy import watt_hours
 
 _COUNTS = {
     "requests": "requests",
@@ -34,7 +35,7 @@ def show(  # noqa: PLR0913, PLR0917 - the options of a command
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Show what was used and what it cost."""
+    """Show what was used, what it cost, and what it took of energy."""
     given = {"tenant": tenant, "from": start, "to": end, "by": by}
     params = {name: value for name, value in given.items() if value is not None}
     client = AdminClient(url, admin_key)
@@ -56,9 +57,10 @@ def _table(usage: dict[str, Any]) -> Table:
     for name, heading in _COUNTS.items():
         table.add_column(heading, f"{totals[name]:,}", justify="right")
     table.add_column("cost", _cost(totals), justify="right")
+    table.add_column("energy", _energy(totals), justify="right")
     for row in usage["rows"]:
         groups = [escape(str(row[name])) or "-" for name in usage["by"]]
-        table.add_row(*groups, *(f"{row[name]:,}" for name in _COUNTS), _cost(row))
+        table.add_row(*groups, *(f"{row[name]:,}" for name in _COUNTS), _cost(row), _energy(row))
     return table
 
 
@@ -67,3 +69,9 @@ def _cost(sums: dict[str, Any]) -> str:
     if sums["cost"] is None:
         return "unknown"
     return f"{'≥ ' if sums['unpriced'] else ''}${sums['cost']:,.4f}"
+
+
+def _energy(sums: dict[str, Any]) -> str:
+    """Energy, as "about so much" where part of it is an estimate."""
+    estimated = sums["energy"] > sums["energy_measured"]
+    return f"{'~' if estimated else ''}{watt_hours(sums['energy'])}"

@@ -11,7 +11,7 @@ from gateway.dashboard.slots import Slots
 from gateway.stores.ledger import REFUSALS
 from policies.facts import AttemptFinished, CallFinished, CallShed, Fact, LimitReached
 from policies.ports import Meter
-from policies.service import CANCELLED, OK, Attempt, CacheState
+from policies.service import CANCELLED, OK, Attempt, CacheState, Usage
 
 RECENT = 30
 """How many finished requests are remembered."""
@@ -28,7 +28,10 @@ def counted_as(outcome: str) -> str:
 
 
 class Finished(NamedTuple):
-    """One request that is over. Times are in seconds; ``at`` is the wall clock's."""
+    """One request that is over. Times are in seconds; ``at`` is the wall clock's.
+
+    ``usage`` is what an upstream counted, nothing where the cache had the answer.
+    """
 
     at: float
     request_id: str
@@ -41,6 +44,9 @@ class Finished(NamedTuple):
     queued: float
     cached: CacheState | None
     attempts: list[Attempt]
+    upstream: str | None
+    served_model: str | None
+    usage: Usage | None
 
 
 class Journal:
@@ -89,5 +95,8 @@ class Journal:
                 queued=call.queued,
                 cached=None if fact.cached is None else fact.cached.state,
                 attempts=call.attempts,
+                upstream=fact.upstream,
+                served_model=fact.served_model,
+                usage=Usage() if fact.cached is not None and fact.cached.served else fact.usage,
             )
         )

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from gateway import energy
 from gateway.api.cache_view import CacheView, cache_view
 from gateway.dashboard.board import Board
 from gateway.dashboard.journal import Finished, Journal
@@ -16,7 +17,7 @@ from gateway.metrics.caches import CacheTotals
 from gateway.prices import UNIT
 from gateway.serving import Serving
 from gateway.stores.database import AWAY
-from gateway.stores.usage import Period
+from gateway.stores.usage import Period, Row
 
 MOST_LISTENERS = 32
 """More than these a worker turns away: each costs it a rendering and a socket."""
@@ -105,7 +106,7 @@ class Live:
             refused=journal.refused.series(now),
             first_tokens=journal.first_tokens.series(now),
             first_token_seconds=journal.first_token_seconds.series(now),
-            requests=[_request(finished) for finished in journal.requests],
+            requests=[_request(finished, serving.rates) for finished in journal.requests],
         )
 
     async def _read_books(self, now: float) -> None:
@@ -122,12 +123,18 @@ class Live:
             self._today = None
         else:
             self._today = sorted(
-                (SpendView(**{**row, "cost": row["cost"] / UNIT}) for row in rows),
+                (_spend(row) for row in rows),
                 key=lambda spend: (-spend.cost, -spend.requests),
             )
 
 
-def _request(finished: Finished) -> RequestView:
+def _spend(row: Row) -> SpendView:
+    joules = {name: row[name] / energy.UNIT for name in ("energy", "energy_measured")}
+    return SpendView(**{**row, **joules, "cost": row["cost"] / UNIT})
+
+
+def _request(finished: Finished, rates: energy.Rates) -> RequestView:
+    spent = rates.spent(finished.upstream, finished.served_model, finished.usage)
     return RequestView(
         at=datetime.fromtimestamp(finished.at, UTC),
         id=finished.request_id,
@@ -140,6 +147,8 @@ def _request(finished: Finished) -> RequestView:
         queued=finished.queued,
         cache=finished.cached,
         attempts=[AttemptView(**_named(asdict(attempt))) for attempt in finished.attempts],
+        energy=None if spent is None else spent.amount / energy.UNIT,
+        measured=spent is not None and spent.measured,
     )
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gateway import __version__
 from gateway.dashboard.journal import ANSWERED, counted_as
 from gateway.dashboard.views import GatewayView
+from gateway.energy import watt_hours
 from gateway.stores.keys import Key
 
 SECTIONS = ("summary", "upstreams", "tiers", "cache", "spend", "requests")
@@ -83,6 +84,7 @@ _templates.filters |= {
     "duration": duration,
     "count": count,
     "dollars": dollars,
+    "watt_hours": watt_hours,
     "points": points,
     "limits": limit_of,
     "clock_time": clock_time,
@@ -102,6 +104,7 @@ def sections(view: GatewayView, *, operator: bool) -> dict[str, str]:
         "failed": ended[1],
         "refused": ended[2],
         "cost": None if view.today is None else sum(spend.cost for spend in view.today),
+        "energy": None if view.today is None else sum(spend.energy for spend in view.today),
     }
     return {name: _templates.get_template(f"_{name}.html").render(facts) for name in SECTIONS}
 

@@ -33,6 +33,10 @@ class RequestView(BaseModel):
     queued: float = Field(description="How long it waited for its turn.")
     cache: str | None = Field(description="What the cache did; null where the route has none.")
     attempts: list[AttemptView]
+    energy: float | None = Field(
+        description="In joules, of the answer; null where nobody counted its tokens."
+    )
+    measured: bool = Field(description="Whether a counter measured the energy; else it is an estimate.")
 
 
 class WorkerView(BaseModel):
@@ -105,6 +109,8 @@ class SpendView(BaseModel):
     output: int
     cost: float = Field(description="In US dollars, as far as prices are known.")
     unpriced: int = Field(description="Requests whose cost isn't known.")
+    energy: float = Field(description="In joules.")
+    energy_measured: float = Field(description="The part that a counter measured; the rest is an estimate.")
 
 
 class GatewayView(BaseModel):

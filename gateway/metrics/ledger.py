@@ -1,13 +1,14 @@
-"""Series of the usage ledger: what was used and what it cost, and whether it is written down."""
+"""Series of the usage ledger: what was used, what it cost and took, and whether it is written down."""
 
 from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from gateway import energy
 from gateway.metrics.series import child
 from gateway.prices import UNIT
-from policies.facts import LedgerFlushed, UsageCounted
+from policies.facts import EnergyCounted, LedgerFlushed, UsageCounted
 
 
 class LedgerSeries:
@@ -33,6 +34,24 @@ class LedgerSeries:
             ["model", "tier"],
             registry=registry,
         )
+        self._energy = Counter(
+            "tidegate_energy_joules",
+            "Energy of calls at each upstream; source is measured, by its machine's counter, or estimated.",
+            ["upstream", "model", "source"],
+            registry=registry,
+        )
+        self._wasted = Counter(
+            "tidegate_energy_wasted_joules",
+            "The part of the energy that brought no answer: attempts that failed, lost or were cancelled.",
+            ["upstream", "model"],
+            registry=registry,
+        )
+        self._flops = Counter(
+            "tidegate_usage_flops",
+            "Floating-point operations of calls, where the upstream tells them, as the bundled model does.",
+            ["upstream", "model"],
+            registry=registry,
+        )
         self._written = Counter(
             "tidegate_ledger_rows_written", "Rows written to the usage ledger.", registry=registry
         )
@@ -54,6 +73,7 @@ class LedgerSeries:
         )
         self.observers: dict[type[Any], Callable[[Any], None]] = {
             UsageCounted: self._counted,
+            EnergyCounted: self._took,
             LedgerFlushed: self._flushed,
         }
 
@@ -71,6 +91,13 @@ class LedgerSeries:
             child(self._cost, fact.model, fact.tier).inc(fact.cost / UNIT)
         if fact.unpriced:
             child(self._unpriced, fact.model, fact.tier).inc(fact.unpriced)
+
+    def _took(self, fact: EnergyCounted) -> None:
+        source = "measured" if fact.measured else "estimated"
+        child(self._energy, fact.upstream, fact.model, source).inc(fact.energy / energy.UNIT)
+        child(self._wasted, fact.upstream, fact.model).inc(fact.wasted / energy.UNIT)
+        if fact.flops:
+            child(self._flops, fact.upstream, fact.model).inc(fact.flops)
 
     def _flushed(self, fact: LedgerFlushed) -> None:
         self._written.inc(fact.written)

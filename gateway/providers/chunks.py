@@ -16,6 +16,13 @@ _DELTA_CONTENT = (
 _MOST_COST = 1e6
 """Dollars: whatever costs more than that is no cost."""
 
+_COUNTERS = frozenset({"nvml", "rapl"})
+"""Where the bundled model server's joules come from when they are measured."""
+
+_MOST_JOULES = 1e9
+_MOST_FLOPS = 1e24
+"""No answer takes as much."""
+
 
 def read_usage(body: dict[str, Any]) -> Usage | None:
     """The token counts of a body or chunk, None where it has none."""
@@ -24,12 +31,16 @@ def read_usage(body: dict[str, Any]) -> Usage | None:
         return None
     prompt = usage.get("prompt_tokens_details")
     completion = usage.get("completion_tokens_details")
+    joules, measured = _energy(usage.get("energy"))
     return Usage(
         input=_count(usage, "prompt_tokens"),
         output=_count(usage, "completion_tokens"),
         cached_input=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
         reasoning=_count(completion, "reasoning_tokens"),
-        cost=_cost(usage),
+        cost=_amount(usage, "cost", _MOST_COST),
+        joules=joules,
+        measured=measured,
+        flops=_amount(usage, "flops", _MOST_FLOPS),
     )
 
 
@@ -61,6 +72,13 @@ def _count(counts: object, name: str) -> int:
     return int(value) if isinstance(value, int | float) and value > 0 else 0
 
 
-def _cost(usage: dict[str, Any]) -> float | None:
-    value = usage.get("cost")
-    return float(value) if isinstance(value, int | float) and 0 <= value < _MOST_COST else None
+def _energy(told: object) -> tuple[float | None, bool]:
+    """Joules, and whether a counter measured them."""
+    joules = _amount(told, "joules", _MOST_JOULES)
+    return joules, joules is not None and isinstance(told, dict) and told.get("source") in _COUNTERS
+
+
+def _amount(amounts: object, name: str, most: float) -> float | None:
+    """An amount below ``most``, None where there is none."""
+    value = amounts.get(name) if isinstance(amounts, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value < most else None

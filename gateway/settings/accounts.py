@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, field_validator, model_validator
 
 from gateway.settings.base import Number, Secret, Section, Text, Whole
+from gateway.settings.energy import Energy
 from gateway.settings.presets import Preset, presets
 from gateway.settings.prices import Price
 from gateway.settings.problems import Fault, faulty, nearest
@@ -68,7 +69,7 @@ class Provider(Section):
     `weight` is its share among equals, relative to theirs; a lower `priority` goes first where a route
     balances by it. `max_concurrency` is never exceeded. Accounts that name the same `quota` share it.
     `bills_cancelled` None leaves it to the preset; `prices` and `context_windows` go before the preset's,
-    by model's name or glob.
+    and `energy` before the bundled data, by model's name or glob.
     `compress` is for what takes compressed requests.
     """
 
@@ -83,6 +84,7 @@ class Provider(Section):
     bills_cancelled: bool | None = None
     context_windows: Mapping[Text, Tokens] = Field(default_factory=dict)
     prices: Mapping[Text, Price] = Field(default_factory=dict)
+    energy: Mapping[Text, Energy] = Field(default_factory=dict)
     schedule: Schedule | None = None
     probe: Probe = Probe()
     status_page: Annotated[str, AfterValidator(_base_url)] | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -51,6 +51,10 @@ ledger = sa.Table(
     sa.Column("reasoning", sa.BigInteger, nullable=False),
     sa.Column("estimated", sa.Boolean, nullable=False),
     sa.Column("cost", sa.BigInteger),
+    sa.Column("energy", sa.BigInteger),
+    sa.Column("measured", sa.Boolean, nullable=False),
+    sa.Column("energy_wasted", sa.BigInteger, nullable=False),
+    sa.Column("flops", sa.Float),
     sa.Column("duration", sa.Float, nullable=False),
     sa.Column("first_token", sa.Float),
     sa.Index("ix_ledger_at", "at", "id"),
@@ -59,6 +63,9 @@ ledger = sa.Table(
 )
 
 GROUPS = ("day", "tenant", "key_id", "tier", "model", "upstream", "served_model")
+FLOPS = "flops"
+"""The one sum that isn't of whole numbers: it outgrows them."""
+
 SUMS = (
     "requests",
     "refused",
@@ -72,6 +79,10 @@ SUMS = (
     "cached_input",
     "reasoning",
     "cost",
+    "energy",
+    "energy_measured",
+    "energy_wasted",
+    FLOPS,
 )
 
 days = sa.Table(
@@ -80,7 +91,7 @@ days = sa.Table(
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("day", sa.Date, nullable=False),
     *(sa.Column(name, sa.String, nullable=False) for name in GROUPS[1:]),
-    *(sa.Column(name, sa.BigInteger, nullable=False) for name in SUMS),
+    *(sa.Column(name, sa.Float if name == FLOPS else sa.BigInteger, nullable=False) for name in SUMS),
     sa.Index("ix_ledger_days_day", "day"),
     sa.Index("ix_ledger_days_tenant_day", "tenant", "day"),
 )
@@ -97,9 +108,18 @@ REFUSALS = _names_below(errors.CallerError, errors.Throttled, errors.UpstreamRej
 """Outcomes that are the caller's to mend or to wait for; whatever else isn't an answer is a failure."""
 
 
+class Wasted(NamedTuple):
+    """An attempt at an upstream that gave no answer, and what energy it took by estimate."""
+
+    upstream: str
+    energy: int
+
+
 @dataclass(slots=True)
 class Entry:
     """A row. ``at`` is in seconds since the epoch, times are in seconds, ``cost`` in ``prices.UNIT``.
+
+    ``energy`` is in ``energy.UNIT``, that of ``wasted`` attempts, which gave no answer, included.
 
     ``requests`` is how many it stands for: several where alike ones were refused, none for an extra.
     ``route`` is the configured name behind ``model``. What nobody did or knows is empty, or None.
@@ -126,6 +146,10 @@ class Entry:
     reasoning: int = 0
     estimated: bool = False
     cost: int | None = 0
+    energy: int = 0
+    measured: bool = False
+    flops: float | None = None
+    wasted: Sequence[Wasted] = ()
     cache_hit: bool = False
     kind: str = ANSWER
     requests: int = 1
@@ -135,6 +159,11 @@ class Entry:
     def refused(self) -> bool:
         """Whether the caller was told to mend it, or to wait."""
         return self.outcome in REFUSALS
+
+    @property
+    def energy_wasted(self) -> int:
+        """The part of the energy that brought no answer."""
+        return sum(attempt.energy for attempt in self.wasted)
 
 
 class LedgerStore:
@@ -211,6 +240,12 @@ def _add(row: dict[str, Any], entry: Entry) -> None:
     row["cached_input"] += entry.cached_input
     row["reasoning"] += entry.reasoning
     row["cost"] += entry.cost or 0
+    if entry.energy:
+        wasted = entry.energy_wasted
+        row["energy"] += entry.energy
+        row["energy_measured"] += entry.measured and entry.energy - wasted
+        row["energy_wasted"] += wasted
+        row[FLOPS] += entry.flops or 0.0
 
 
 def day_of(at: float) -> date:

@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.stores.ledger import SUMS, days, ledger
+from gateway.stores.ledger import FLOPS, SUMS, days, ledger
 
 Row = Mapping[str, Any]
 
@@ -90,7 +90,7 @@ class UsageReader:
 
 def _whole(name: str, value: Any) -> Any:
     """PostgreSQL's sums of whole numbers are decimal ones."""
-    return int(value) if name in SUMS else value
+    return int(value) if name in SUMS and name != FLOPS else value
 
 
 def _cursor(row: Row) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gateway.dashboard.rendering import STATES, count, dollars, duration
 from gateway.dashboard.views import GatewayView, UpstreamView
+from gateway.energy import watt_hours
 from gateway.top.feed import Lost
 from gateway.top.pace import Pace
 
@@ -90,6 +91,7 @@ def _traffic(view: GatewayView, pace: Pace) -> Table:
     ended = [sum(slot) for slot in zip(traffic.answered, traffic.failed, traffic.refused, strict=True)]
     speed = pace.tokens_per_second
     cost = None if view.today is None else sum(spend.cost for spend in view.today)
+    energy = None if view.today is None else sum(spend.energy for spend in view.today)
     facts = {
         "running": Text(count(sum(tier.running for tier in view.tiers))),
         "waiting": Text(count(sum(tier.waiting for tier in view.tiers))),
@@ -98,6 +100,7 @@ def _traffic(view: GatewayView, pace: Pace) -> Table:
         "refused": Text(count(refused), "yellow" if refused else ""),
         "tokens/s": Text("-" if speed is None else count(speed)),
         "cost today": Text("-" if cost is None else dollars(cost)),
+        "energy today": Text("-" if energy is None else watt_hours(energy)),
     }
     shown = Table(*facts, box=None, padding=(0, 3, 0, 0), header_style="dim")
     shown.add_row(*facts.values())
@@ -151,11 +154,12 @@ def _cache(view: GatewayView) -> Table:
 
 
 def _spend(view: GatewayView) -> Table:
-    shown = _table("today", "requests", "tokens in", "tokens out", "cost", numbers=True)
+    shown = _table("today", "requests", "tokens in", "tokens out", "cost", "energy", numbers=True)
     for spend in view.today or []:
         known = dollars(spend.cost) if spend.unpriced < spend.requests or spend.cost else "unknown"
         cost = f"≥ {known}" if spend.unpriced and known != "unknown" else known
-        shown.add_row(escape(spend.model), *map(count, (spend.requests, spend.input, spend.output)), cost)
+        counts = map(count, (spend.requests, spend.input, spend.output))
+        shown.add_row(escape(spend.model), *counts, cost, watt_hours(spend.energy))
     return shown
 
 

@@ -1,11 +1,14 @@
 import pytest
 
 from gateway.bookkeeping import Bookkeeping, Ended
+from gateway.energy import UNIT, Rates, Spent
 from gateway.prices import Tariffs
-from gateway.settings import Provider
+from gateway.settings import LocalProvider, Provider
+from gateway.settings.energy import Energy
 from gateway.settings.prices import Price
 from gateway.stores.keys import Key
 from gateway.stores.ledger import EXTRA
+from policies.errors import UpstreamTimeout
 from policies.facts import CacheRefreshed
 from policies.service import (
     CANCELLED,
@@ -42,10 +45,19 @@ def noted():
 
 @pytest.fixture
 def books(noted):
-    provider = Provider(preset="vllm", prices={"*": Price(input=2, output=8)})
+    provider = Provider(
+        preset="vllm", prices={"*": Price(input=2, output=8)}, energy={"*": Energy(input=1, output=4, pue=1)}
+    )
+    providers = {
+        "bills": provider,
+        "stops": provider,
+        "fast": provider,
+        "local": LocalProvider(preset="local"),
+    }
     return Bookkeeping(
         noted,
-        Tariffs({"bills": provider, "stops": provider, "fast": provider}),
+        Tariffs(providers),
+        Rates(providers),
         estimate=lambda _: Usage(50, 500),
         bills_cancelled={"bills"}.__contains__,
         wall_time=lambda: 1000.0,
@@ -164,3 +176,73 @@ def test_no_count_of_an_upstream_s_is_more_than_a_database_takes(books, noted):
     assert entry.cost < 2**63
     assert len(entry.served_model) <= 200
     assert "\0" not in entry.served_model
+
+
+ENERGY = 100 * UNIT + 10 * 4 * UNIT
+
+
+def test_an_answer_s_energy_is_that_of_its_tokens(books, noted):
+    reply = Reply("fast", "m", usage=USAGE)
+    books.enter(ended([attempt("fast", OK, 0.5)], reply))
+    (entry,) = noted.entries
+    assert (entry.energy, entry.measured, entry.energy_wasted, entry.flops) == (ENERGY, False, 0, None)
+    assert books.energy(reply) == Spent(ENERGY)
+
+
+def test_what_the_bundled_model_tells_is_taken_as_it_is(books, noted):
+    usage = Usage(100, 10, joules=2.5, measured=True, flops=1e9)
+    books.enter(ended([attempt("local", OK, 0.5)], Reply("local", "m", usage=usage)))
+    (entry,) = noted.entries
+    assert (entry.energy, entry.measured, entry.flops) == (2_500_000, True, 1e9)
+
+
+def test_what_the_cache_had_takes_no_energy(books, noted):
+    reply = Reply("fast", "m", cached=CacheStatus(CacheState.HIT, saved=USAGE))
+    books.enter(ended([attempt("fast", "UpstreamTimeout")], reply))
+    (entry,) = noted.entries
+    assert (entry.energy, entry.energy_wasted, books.energy(reply)) == (0, 0, Spent())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "first_event", "worked"),
+    [
+        ("UpstreamTimeout", None, True),
+        ("StreamInterrupted", 0.2, True),
+        (LOST, None, True),
+        (CANCELLED, None, True),
+        ("UpstreamBusy", None, False),
+        ("UpstreamUnavailable", None, False),
+    ],
+)
+def test_an_attempt_without_an_answer_took_its_prompt_s_energy_if_it_was_begun(
+    books, noted, outcome, first_event, worked
+):
+    attempts = [attempt("stops", outcome, first_event), attempt("fast", OK, 0.1)]
+    books.enter(ended(attempts, Reply("fast", "m", usage=USAGE)))
+    (entry,) = [entry for entry in noted.entries if entry.kind != EXTRA]
+    extras = [entry for entry in noted.entries if entry.kind == EXTRA]
+    wasted = 100 * UNIT if worked and not extras else 0
+    assert [(entry.energy, entry.wasted) for entry in extras] == [(ENERGY, ())] * len(extras)
+    assert (entry.energy, entry.energy_wasted) == (ENERGY + wasted, wasted)
+    assert [each.upstream for each in entry.wasted] == ["stops"] * bool(wasted)
+
+
+def test_a_request_that_nobody_answered_has_the_energy_of_those_who_tried(books, noted):
+    attempts = [attempt("stops", "UpstreamTimeout"), attempt("fast", "UpstreamTimeout")]
+    books.enter(ended(attempts, failure=UpstreamTimeout("slow"), outcome="UpstreamTimeout"))
+    (entry,) = noted.entries
+    assert (entry.upstream, entry.input, entry.cost) == ("", 0, 0)
+    assert (entry.energy, entry.energy_wasted) == (2 * 50 * UNIT, 2 * 50 * UNIT)
+
+
+def test_who_leaves_before_the_first_token_took_the_prompt_s_energy_though_nobody_bills_it(books, noted):
+    books.enter(ended([attempt("stops", CANCELLED)], outcome=CANCELLED))
+    (entry,) = noted.entries
+    assert (entry.cost, entry.energy, entry.energy_wasted) == (0, 50 * UNIT, 0)
+
+
+def test_energy_is_within_what_a_database_takes(books, noted):
+    wild = Usage(input=10**300, output=10**300, joules=1e8)
+    for upstream in ("fast", "local"):
+        books.enter(ended([attempt(upstream, OK)], Reply(upstream, "m", usage=wild)))
+    assert max(entry.energy for entry in noted.entries) <= 10**15

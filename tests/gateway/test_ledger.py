@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from gateway.clock import SystemClock
 from gateway.ledger import Ledger, LedgerOptions, merged
 from gateway.stores.database import migrate, open_database
-from gateway.stores.ledger import LedgerStore, ledger
+from gateway.stores.ledger import LedgerStore, Wasted, ledger
 from gateway.stores.usage import Period, UsageReader
-from policies.facts import LedgerFlushed, UsageCounted
+from policies.facts import EnergyCounted, LedgerFlushed, UsageCounted
 from policies.service import Usage
 from tests.kit.ledger import NOON, make_entry
 from tests.kit.upstream import RecordingMeter
@@ -195,3 +195,22 @@ async def test_what_was_used_is_counted_once_by_model_and_tier(bench):
         UsageCounted("chat", "pro", Usage(14, 6, 4, 2), 30, 1),
         UsageCounted("gpt-*", "free", Usage(10, 5), 30, 0),
     ]
+
+
+async def test_energy_is_counted_at_the_upstream_where_it_was_taken(bench):
+    bench.ledger.note(make_entry(energy=7, flops=1e9, measured=True, upstream="local"))
+    bench.ledger.note(make_entry(energy=5))
+    bench.ledger.note(make_entry(energy=5 + 3, wasted=(Wasted("slow", 3),)))
+    bench.ledger.note(
+        make_entry(energy=2, upstream="", outcome="UpstreamTimeout", wasted=(Wasted("slow", 2),))
+    )
+    bench.ledger.note(make_entry(upstream="", outcome="RateLimited"))
+    await bench.ledger.flush()
+    assert bench.meter.of(EnergyCounted) == [
+        EnergyCounted("local", "chat", measured=True, energy=7, wasted=0, flops=1e9),
+        EnergyCounted("up", "chat", measured=False, energy=10, wasted=0, flops=0.0),
+        EnergyCounted("slow", "chat", measured=False, energy=5, wasted=5, flops=0.0),
+    ]
+    (total,) = await UsageReader(bench.engine).sums(EVER, [], {})
+    sums = (total["energy"], total["energy_measured"], total["energy_wasted"], total["flops"])
+    assert sums == (22, 7, 5, 1e9)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gateway import energy
 from gateway.api.admin import csv
 from gateway.api.admin.names import moment
 from gateway.prices import UNIT
@@ -19,6 +20,8 @@ COLUMNS = {
     "reasoning_tokens": "reasoning",
 }
 """What the API calls otherwise than the database."""
+
+_JOULES = frozenset({"energy", "energy_measured", "energy_wasted"})
 
 
 class Sums(BaseModel):
@@ -36,6 +39,10 @@ class Sums(BaseModel):
     cost: float | None = Field(description="In dollars, as far as prices are known; null if none is.")
     unpriced: int = Field(description="Requests without a known price, which aren't in the cost.")
     estimated: int = Field(description="Requests whose tokens nobody counted, so that they are estimated.")
+    energy: float = Field(description="In joules, without that of requests from before it was kept.")
+    energy_measured: float = Field(description="The part that a counter measured; the rest is an estimate.")
+    energy_wasted: float = Field(description="The part of attempts that gave no answer.")
+    flops: float = Field(description="Floating-point operations, where the upstream tells them.")
 
 
 class UsageRow(Sums):
@@ -87,6 +94,12 @@ class RequestRow(BaseModel):
     reasoning_tokens: int
     estimated: bool = Field(description="Whether nobody counted the tokens.")
     cost: float | None = Field(description="In dollars; null if the price isn't known.")
+    energy: float | None = Field(
+        description="In joules, attempts without an answer included; null if unknown."
+    )
+    energy_wasted: float = Field(description="The part of attempts that gave no answer.")
+    measured: bool = Field(description="Whether a counter measured the energy; else it is an estimate.")
+    flops: float | None = Field(description="Floating-point operations; null where the upstream tells none.")
     duration: float = Field(description="In seconds.")
     first_token: float | None = Field(description="Seconds to the first content; null if none came.")
 
@@ -105,6 +118,10 @@ _SUMMED = {
     "cost": 3.75,
     "unpriced": 0,
     "estimated": 5,
+    "energy": 512000.5,
+    "energy_measured": 0.0,
+    "energy_wasted": 1200.25,
+    "flops": 0.0,
 }
 _EXAMPLE = {
     "from": "2026-11-01",
@@ -140,6 +157,8 @@ def _plain(field: str, row: Mapping[str, Any]) -> Any:
     if field == "cost":
         unknown = value is None or (value == 0 and row.get("unpriced"))
         return None if unknown else value / UNIT
+    if field in _JOULES:
+        return None if value is None else value / energy.UNIT
     if field == "at":
         return moment(value).isoformat()
     if isinstance(value, float):

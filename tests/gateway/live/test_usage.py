@@ -17,6 +17,8 @@ from tests.kit.chat import CHAT, PROMPT, chat, new_id
 from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, eventually, run
 
 PRICE = {"input": 2, "cached_input": 0.5, "output": 8}
+ENERGY = {"input": 1, "cached_input": 0.1, "output": 4, "pue": 1.5}
+JOULES = 1.5 * (7 * 1 + 12 * 4)
 DOLLARS = 7 * 2e-6 + 12 * 8e-6
 """The faulty upstream's usual answer: 7 tokens in, 12 out."""
 
@@ -25,7 +27,7 @@ def providers(url):
     def provider(**more):
         return {
             "preset": "vllm", "base_url": f"{url}/v1", "api_key": processes.UPSTREAM_KEY,
-            "prices": {"*": PRICE}, **more,
+            "prices": {"*": PRICE}, "energy": {"*": ENERGY}, **more,
         }  # fmt: skip
 
     return {
@@ -52,6 +54,7 @@ def books(upstream, tmp_path_factory):
     models = {
         "fake/*": {"route": ["up/*"], **one},
         "free": {"route": ["free/fake/ok"]},
+        "patient": {"route": ["up/fake/silence", "fast/fake/ok"], "timeouts": {"unary": "200ms"}, **one},
         "billed-*": {"route": ["bills/*"], **one},
         "cached/*": {"route": ["up/*"], "cache": {"exact": "1s", "stale_while_revalidate": "1h"}, **one},
         "hedged-bills": hedged("bills"),
@@ -139,8 +142,13 @@ def test_what_an_sdk_is_told_is_what_the_ledger_has(books, admin, stream):
     assert datetime.now(UTC).timestamp() - datetime.fromisoformat(found["at"]).timestamp() < 60
     if stream:
         assert "x-tidegate-cost" not in raw.headers
+        assert "x-tidegate-energy-j" not in raw.headers
     else:
         assert float(raw.headers["x-tidegate-cost"]) == found["cost"]
+        assert float(raw.headers["x-tidegate-energy-j"]) == found["energy"]
+        assert raw.headers["x-tidegate-energy-source"] == "estimated"
+    assert (found["energy"], found["energy_wasted"], found["measured"]) == (JOULES, 0, False)
+    assert found["flops"] is None
 
 
 def test_without_a_price_there_is_no_cost(client, admin):
@@ -245,8 +253,13 @@ def test_groups_add_up_to_the_totals(client, admin):
             "input_tokens",
             "output_tokens",
             "unpriced",
+            "energy",
+            "energy_measured",
+            "energy_wasted",
+            "flops",
         ):
-            assert sum(group[name] for group in answer["rows"]) == answer["totals"][name]
+            summed = sum(group[name] for group in answer["rows"])
+            assert summed == pytest.approx(answer["totals"][name])
         costs = [group["cost"] or 0 for group in answer["rows"]]
         assert sum(costs) == pytest.approx(answer["totals"]["cost"])
         totals = totals or answer["totals"]
@@ -254,6 +267,7 @@ def test_groups_add_up_to_the_totals(client, admin):
     detail = admin.get("/admin/usage/requests", params={"limit": 1000}).json()
     assert sum(one["requests"] for one in detail) == totals["requests"]
     assert sum(one["input_tokens"] for one in detail) == totals["input_tokens"]
+    assert sum(one["energy"] for one in detail) == pytest.approx(totals["energy"])
 
 
 def test_what_the_cache_fetches_anew_is_a_row_beside_the_request_s(client, admin):
@@ -310,6 +324,28 @@ async def test_an_answer_that_two_share_is_paid_once_when_the_first_leaves(
     assert (stayed["upstream"], stayed["cache_hit"]) == ("up", False)
     assert len(upstream.seen(payer)) == 1
     assert upstream.seen(heir) == []
+
+
+def test_an_attempt_that_is_given_up_took_energy_all_the_same(client, admin):
+    identity, response = send(client, {**chat("ok"), "model": "patient"})
+    assert response.headers["x-tidegate-attempts"] == "2"
+    found = row(admin, identity)
+    assert (tokens(found), found["upstream"]) == ((7, 12), "fast")
+    assert found["energy_wasted"] == 1.5 * 7
+    assert found["energy"] == JOULES + 1.5 * 7
+    assert float(response.headers["x-tidegate-energy-j"]) == JOULES
+    metrics = client.get("/metrics").text
+    assert 'tidegate_energy_wasted_joules_total{model="patient",upstream="up"} 10.5' in metrics
+
+
+def test_what_the_cache_has_takes_no_energy(client, admin):
+    body = {**chat("ok:tokens=12"), "model": "cached/ok:tokens=12", "temperature": 0}
+    first, _ = send(client, body)
+    assert row(admin, first)["energy"] == JOULES
+    identity, response = send(client, body)
+    assert response.headers["x-tidegate-cache"] == "hit"
+    assert float(response.headers["x-tidegate-energy-j"]) == row(admin, identity)["energy"] == 0
+    assert "x-tidegate-energy-source" not in response.headers
 
 
 def test_a_tenant_has_its_own(books, admin):
@@ -394,7 +430,7 @@ def test_a_terminal_shows_it(books, client, admin):
     environ = {"TIDEGATE_URL": books.url, "TIDEGATE_ADMIN_KEY": ADMIN_KEY}
     table = run("usage", "--by", "model", "--tenant", "acme", **environ)
     assert table.returncode == 0, table.stderr
-    assert re.search(r"fake/ok .*\$0\.0", table.stdout)
+    assert re.search(r"fake/ok .*\$0\.0.*~[\d.]+ mWh", table.stdout)
     assert "total" in table.stdout
     shown = run("usage", "--by", "model", "--json", **environ)
     assert json.loads(shown.stdout)["by"] == ["model"]
@@ -415,10 +451,13 @@ def test_metrics_count_what_the_ledger_has(client, admin):
 
     before = metric("tidegate_usage_tokens_total", model="fake/*", tier="default", type="output")
     cost = metric("tidegate_usage_cost_dollars_total", model="fake/*", tier="default")
+    series = {"model": "fake/*", "source": "estimated", "upstream": "up"}
+    energy = metric("tidegate_energy_joules_total", **series)
     identity, _ = send(client, chat("ok"))
     row(admin, identity)
     assert metric("tidegate_usage_tokens_total", model="fake/*", tier="default", type="output") == before + 12
     now = metric("tidegate_usage_cost_dollars_total", model="fake/*", tier="default")
     assert now - cost == pytest.approx(DOLLARS)
+    assert metric("tidegate_energy_joules_total", **series) - energy == pytest.approx(JOULES)
     assert metric("tidegate_ledger_rows_written_total") > 0
     assert metric("tidegate_ledger_rows_waiting") == 0

@@ -6,6 +6,7 @@ import pytest
 from gateway.settings import Settings, load
 from gateway.settings.accounts import LocalProvider, Provider
 from gateway.settings.caching import Cache, ModelCache
+from gateway.settings.energy import Energy
 from gateway.settings.prices import Price, PriceWindow
 from gateway.settings.routes import Model, Retries, Timeouts
 from gateway.settings.schema import Admin, DeclaredKey, Ledger, Observability, Server
@@ -24,6 +25,7 @@ SECTIONS = [
     (Probe, {}),
     (Price, {"input": 1, "output": 2}),
     (PriceWindow, {"from": "01:00", "to": "02:00", "factor": 0.5}),
+    (Energy, {"active": 8}),
     (LocalProvider, {"preset": "local"}),
     (Model, {"route": ["a/b"]}),
     (ModelCache, {}),

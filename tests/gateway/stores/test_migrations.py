@@ -13,6 +13,9 @@ from alembic.config import Config
 from gateway.stores import database
 from gateway.stores.database import DatabaseUnusable, metadata, migrate, open_database
 from gateway.stores.keys import KeyStore, Role
+from gateway.stores.ledger import LedgerStore
+from gateway.stores.usage import Period, Selection, UsageReader
+from tests.kit.ledger import make_entry
 
 VERSIONS = sorted(
     path.name[:4] for path in (Path(database.__file__).parent / "migrations/versions").glob("0*.py")
@@ -144,3 +147,19 @@ async def test_a_database_that_cannot_be_reached_is_told_in_words(url, word):
         await migrate(engine)
     assert re.search(word, str(caught.value))
     await engine.dispose()
+
+
+async def test_rows_from_before_energy_was_kept_have_none_and_add_up_with_those_after(engine):
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0006")
+        await connection.run_sync(fill)
+    await migrate(engine)
+    await LedgerStore(engine).write([make_entry(id="new", energy=2_000_000, measured=True, flops=1e9)])
+    reader = UsageReader(engine)
+    rows, _ = await reader.page(Selection(0.0, 1e11), most=10)
+    assert [(row["energy"], row["measured"], row["energy_wasted"], row["flops"]) for row in rows] == [
+        (2_000_000, True, 0, 1e9),
+        (None, False, 0, None),
+    ]
+    (total,) = await reader.sums(Period(date(2026, 1, 1), date(2027, 1, 1)), [], {})
+    assert (total["requests"], total["energy"], total["energy_measured"]) == (7 + 1, 2_000_000, 2_000_000)

@@ -10,7 +10,17 @@ from gateway.top.pace import WINDOW, Pace
 
 
 def view(at, tokens):
-    spent = SpendView(model="m", requests=1, cache_hits=0, input=tokens or 0, output=0, cost=0, unpriced=0)
+    spent = SpendView(
+        model="m",
+        requests=1,
+        cache_hits=0,
+        input=tokens or 0,
+        output=0,
+        cost=0,
+        unpriced=0,
+        energy=0,
+        energy_measured=0,
+    )
     return GatewayView(
         at=datetime.fromtimestamp(at, UTC),
         workers=1,
