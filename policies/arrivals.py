@@ -8,29 +8,31 @@ timers hear of its waits, and whoever passes events on takes what arrived withou
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from policies.service import Event
 
 
 class ReadWatch(Protocol):
-    """Hears of each wait of ``Arrivals.read``."""
+    """Bounds the waits of ``Arrivals.read``, which tells it of each by its attributes.
 
-    def begin(self) -> None:
-        """The wait begins."""
-        ...
+    ``since`` is ``now()`` as a wait begins and None when it is over; a part of the answer gives the next
+    waits the whole ``limit`` again as what is ``left`` to them. As calls these would cost a stream more
+    than all else that a watch does.
+    """
+
+    now: Callable[[], float]
+    since: float | None
+    left: float
+    limit: float
 
     def cancelled(self) -> None:
         """The wait was cancelled: raises what to raise instead, if this watch did it."""
         ...
 
-    def content_came(self) -> None:
-        """The wait is over: a part of the answer came."""
-        ...
-
     def nothing_came(self) -> None:
-        """It is over: whatever came, or the end, is no part of the answer."""
+        """The wait is over: whatever came, or the end, is no part of the answer."""
         ...
 
 
@@ -69,19 +71,20 @@ class _OneByOne(Arrivals):
         self._events = events
 
     async def read(self) -> bool:
-        if self.watch is not None:
-            self.watch.begin()
+        watch = self.watch
+        if watch is not None:
+            watch.since = watch.now()
         try:
             event = await anext(self._events, None)
         except asyncio.CancelledError:
-            if self.watch is not None:
-                self.watch.cancelled()
+            if watch is not None:
+                watch.cancelled()
             raise
-        if self.watch is not None:
+        if watch is not None:
             if event is not None and event.content:
-                self.watch.content_came()
+                watch.since, watch.left = None, watch.limit
             else:
-                self.watch.nothing_came()
+                watch.nothing_came()
         if event is not None:
             self.arrived.append(event)
         return event is not None

@@ -117,32 +117,28 @@ class _Timed:
 
 
 class _SilenceWatch(Watch):
-    """Hears of each wait of a reply; content gives the next one the whole limit again."""
+    """Bounds each wait of a reply; content gives the next one the whole ``limit`` again."""
 
-    __slots__ = ("_call", "_limit", "_timer", "_timers")
+    __slots__ = ("_call", "_timer", "_timers", "limit")
 
     def __init__(self, timers: SilenceTimers, call: Call, timer: str, limit: float | None) -> None:
         self._timers = timers
         self._call = call
         self._timer = timer
-        self._limit = math.inf if limit is None else limit
-        super().__init__(timers.clock, self._limit)
+        self.limit = math.inf if limit is None else limit
+        super().__init__(timers.clock, self.limit)
 
     def turn_to(self, timer: str, limit: float) -> None:
         """The next waits belong to another timer."""
         self._timer = timer
-        self._limit = limit
+        self.limit = limit
         self.allow(limit)
 
     def cancelled(self) -> None:
         if self.stop():
-            raise self._timers.expired(self._call, self._timer, self._limit) from None
-
-    def content_came(self) -> None:
-        self.since = None
-        self.left = self._limit
+            raise self._timers.expired(self._call, self._timer, self.limit) from None
 
     def nothing_came(self) -> None:
         if self.since is not None:
-            self.left -= self._now() - self.since
+            self.left -= self.now() - self.since
         self.since = None

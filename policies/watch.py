@@ -20,31 +20,30 @@ class Watch:
     ``since`` is when the task began to wait, None while it doesn't.
     """
 
-    __slots__ = ("_alarm", "_cancelling", "_clock", "_due", "_expired", "_now", "_task", "left", "since")
+    __slots__ = ("_alarm", "_cancelling", "_clock", "_due", "_expired", "_task", "left", "now", "since")
 
     def __init__(self, clock: AlarmClock, left: float) -> None:
         self._clock = clock
-        self._now = clock.now
+        self.now = clock.now
         self._task = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task else 0
-        self._alarm: Alarm | None = None
-        self._due = math.inf
         self._expired = False
         self.since: float | None = None
-        self.allow(left)
+        self.left = left
+        self._due = due = self.now() + left
+        self._alarm: Alarm | None = clock.call_at(due, self._ring)
 
     def allow(self, left: float) -> None:
         """Let the waits from now on take ``left`` seconds."""
         self.left = left
-        due = self._now() + left
+        due = self.now() + left
         if due < self._due:
             self.close()
             self._arm(due)
 
     def begin(self) -> None:
         """The task is about to wait."""
-        now = self._now  # looked up as an attribute and then called, it costs less than as a method
-        self.since = now()
+        self.since = self.now()
 
     def stop(self) -> bool:
         """It waits no longer: whether it was cancelled by this watch and by nobody else."""

@@ -88,17 +88,21 @@ async def test_what_came_together_is_at_hand_together():
 class WaitLog:
     """Keeps what each wait brought; None for one that didn't end."""
 
+    limit = 30.0
+
     def __init__(self):
         self.waits = []
+        self.now = lambda: 5.0
 
-    def begin(self):
-        self.waits.append(None)
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "since" and value == self.now():
+            self.waits.append(None)
+        elif name == "left" and value == self.limit and self.since is None:
+            self.waits[-1] = True
 
     def cancelled(self):
         raise TimeoutError
-
-    def content_came(self):
-        self.waits[-1] = True
 
     def nothing_came(self):
         self.waits[-1] = False
