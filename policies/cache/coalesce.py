@@ -5,13 +5,13 @@ it runs in a task of its own, and a client that leaves takes only its copy along
 ends it. And a stream is shared from its beginning, live, out of one buffer.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 
 from policies.cache.answer import wants_usage
 from policies.cache.flight import Flight, Reader
 from policies.errors import GatewayError
 from policies.facts import CallCoalesced
+from policies.opening import opening
 from policies.ports import Clock, Meter
 from policies.service import Call, Reply, Service
 
@@ -35,8 +35,8 @@ class Coalesce:
     def __len__(self) -> int:
         return len(self._flights)
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         if call.fingerprint is None or call.directives.no_cache:
             async with self._inner(call) as reply:
                 yield reply

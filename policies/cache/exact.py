@@ -6,7 +6,7 @@ A semantic index is asked where no equal call was answered; some of what it give
 which tells whether it was right.
 """
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -19,6 +19,7 @@ from policies.cache.reuse import CacheOptions, Freshness, excuses_stale, freshne
 from policies.errors import GatewayError, NotCached
 from policies.facts import CacheAsked, CacheRefreshed
 from policies.observe import outcome_of
+from policies.opening import opening
 from policies.ports import CacheStore, Clock, Meter, SemanticIndex
 from policies.service import CANCELLED, CacheState, CacheStatus, Call, Reply, Service
 
@@ -61,8 +62,8 @@ class Cache:
         self._meter = meter
         self._refreshing: set[tuple[str, bool]] = set()
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         options = self._options
         if not may_reuse(call, options, call.directives):
             async with self._asked(call, CacheState.BYPASS) as reply:

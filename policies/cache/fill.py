@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 from policies.cache.answer import CachedAnswer, is_complete
 from policies.cache.assemble import Unclear, assemble
 from policies.cache.key import scope_of
 from policies.cache.reuse import CacheOptions
+from policies.opening import opening
 from policies.ports import CacheStore, SemanticIndex
 from policies.service import Call, Event, Reply, Service
 
@@ -39,8 +40,8 @@ class Fill:
         self._wall_time = wall_time
         self._semantic = semantic
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         if call.fingerprint is None:
             async with self._inner(call) as reply:
                 yield reply

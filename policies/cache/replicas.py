@@ -6,14 +6,14 @@ dies with one holds the others up for seconds. A stream is worth waiting for onl
 the others would get its first words when it has ended.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from policies.cache.answer import CachedAnswer, opened
 from policies.cache.exact import Spawn
 from policies.cache.reuse import CacheOptions, Freshness, freshness
 from policies.facts import CallCoalesced
+from policies.opening import opening
 from policies.ports import CacheStore, Clock, Leases, Meter
 from policies.service import CacheState, CacheStatus, Call, Reply, Service
 
@@ -62,8 +62,8 @@ class Replicas:
         self._spawn = spawn
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         key = call.fingerprint
         if key is None or call.directives.no_cache:
             async with self._inner(call) as reply:

@@ -1,12 +1,10 @@
-"""When an answer to a similar prompt is good enough, learnt for each stored prompt: the vCache policy.
+"""How probable it is that an answer to a similar prompt is wrong, learnt for each prompt: vCache's curves.
 
 After "vCache: Verified Semantic Prompt Caching" (Schroeder et al., arXiv:2502.03771). One threshold for all
 is wrong, since what counts as the same question differs between questions. So each stored prompt has its own
 curve of how probable it is that its answer is right at similarity s, L(s) = 1 / (1 + exp(-g * (s - t))),
 fitted to what was seen: a call was sent upstream although the prompt was near, and the two answers were
-compared. A call is given the stored answer with a probability that keeps wrong answers below ``delta`` of all
-calls, even if the curve is as bad as the observations allow; else it goes upstream, and that is one
-observation more.
+compared. How much of that risk may be taken is for ``semantic_budget`` to say.
 
 Unlike in the paper, what is believed of (t, g) is a distribution over a grid: it needs no solver, and is
 defined before the first observation. And a new prompt begins with what the others of its route taught, as in
@@ -19,10 +17,15 @@ from dataclasses import dataclass
 from itertools import product
 
 _MIDDLES = [0.50 + 0.02 * step for step in range(28)]
-_SLOPES = (8.0, 16.0, 32.0, 64.0)
+_SLOPES = (8.0, 16.0, 32.0, 64.0, 128.0)
+"""With less than the last, no curve would be certain even of what is nearly word for word the same."""
+
 _GRID = list(product(_MIDDLES, _SLOPES))
 _DOUBTS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """What the confidence bound is taken at, the paper's epsilon: the best of them counts."""
+
+_ROUNDING = 1e-9
+"""Sums of the same shares in another order are the same sum."""
 
 _BEGINNING = 4.0
 """How many prompts' worth of knowing nothing the pool begins with."""
@@ -87,9 +90,9 @@ class Fit:
         self._pool.put(others, self._part)
         self.seen += 1
 
-    def explores(self, similarity: float, delta: float) -> float:
-        """The probability with which such a call has to go upstream."""
-        return explore(_chances(similarity), self._belief(self._pool.without(self._part)), delta)
+    def risk(self, similarity: float) -> float:
+        """The most that the stored answer's probability of being wrong for such a call may be."""
+        return bound(_chances(similarity), self._belief(self._pool.without(self._part)))
 
     def _belief(self, others: Sequence[float]) -> list[float]:
         """The probability of each curve, after what was seen here and what the other prompts taught."""
@@ -100,28 +103,23 @@ class Fit:
         return [weight / total for weight in weights]
 
 
-def explore(chances: Sequence[float], belief: Sequence[float], delta: float) -> float:
-    """How often to ask upstream, so that answers are wrong at ``delta`` of all calls at most.
+def bound(chances: Sequence[float], belief: Sequence[float]) -> float:
+    """The paper's bound of the probability that an answer is wrong.
 
-    ``chances`` are what each curve gives for the stored answer to be right, ``belief`` how probable each
-    curve is. With doubt e, the answer is right with (1 - e) times the chance that all but e of the curves
-    give; the paper's equation is solved for the share of calls that are sent upstream.
+    ``chances`` are what each curve gives for it to be right, ``belief`` how probable each curve is. With
+    doubt e it is right with (1 - e) times the chance that all but e of the curves give; the best e counts.
     """
     right, doubts, passed = 0.0, iter(sorted(_DOUBTS)), 0.0
     doubt = next(doubts)
     for chance, share in sorted(zip(chances, belief, strict=True)):
         passed += share
-        while passed > doubt:
+        while passed > doubt + _ROUNDING:
             right = max(right, (1 - doubt) * chance)
             further = next(doubts, None)
             if further is None:
-                return _share_upstream(right, delta)
+                return 1 - right
             doubt = further
-    return _share_upstream(right, delta)
-
-
-def _share_upstream(right: float, delta: float) -> float:
-    return 0.0 if right >= 1 - delta else 1 - delta / (1 - right)
+    return 1 - right
 
 
 def _chances(similarity: float) -> list[float]:

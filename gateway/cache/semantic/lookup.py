@@ -16,6 +16,7 @@ from gateway.cache.semantic.judge import same_answer
 from gateway.cache.semantic.minilm import Array
 from policies.cache.answer import CachedAnswer, Near
 from policies.cache.exact import Spawn
+from policies.cache.semantic_budget import RiskBudget
 from policies.cache.semantic_fit import Fit, Pool, SemanticOptions
 from policies.cache.semantic_guards import Reading, conflict, read
 from policies.cache.semantic_prompt import Prompt, prompt_of
@@ -48,7 +49,10 @@ class Library:
 
 
 class SemanticLookup:
-    """A SemanticIndex. ``pool`` is what the route's prompts have in common, ``fresh`` which may be given."""
+    """A SemanticIndex. ``pool`` is what the route's prompts have in common, ``fresh`` which may be given.
+
+    ``budget`` is what may be risked with them.
+    """
 
     def __init__(  # noqa: PLR0913 - its ports
         self,
@@ -57,6 +61,7 @@ class SemanticLookup:
         *,
         space: str,
         pool: Pool,
+        budget: RiskBudget,
         fresh: Callable[[CachedAnswer], bool],
         rng: Random,
         spawn: Spawn,
@@ -66,6 +71,7 @@ class SemanticLookup:
         self._library = library
         self._space = space
         self._pool = pool
+        self._budget = budget
         self._fresh = fresh
         self._rng = rng
         self._spawn = spawn
@@ -111,7 +117,7 @@ class SemanticLookup:
         if found is None or not self._fresh(found[0]):
             return None, "expired"
         self._library.index.touch(entry)
-        if self._rng.random() < entry.fit.explores(look.similarity, self._options.delta):
+        if not self._budget.allows(entry.fit.risk(look.similarity)):
             return None, "explored"
         look.given = True
         return Near(found[0], look.similarity, verify=self._rng.random() < self._options.verify), "hit"
@@ -141,5 +147,7 @@ class SemanticLookup:
         assert look.entry is not None  # noqa: S101 - asked before
         same = await same_answer(stored, answer, self._library.embed)
         look.entry.fit.observe(look.similarity, same=same)
+        if look.given and not same:
+            self._budget.found_wrong()
         self._meter.emit(SemanticVerified(call, look.similarity, same, look.given))
         return same

@@ -15,6 +15,7 @@ from gateway.settings.routes import Target
 from gateway.settings.semantic import BUNDLED
 from policies.cache.answer import CachedAnswer
 from policies.cache.exact import Spawn
+from policies.cache.semantic_budget import RiskBudget
 from policies.cache.semantic_fit import Pool, SemanticOptions
 from policies.ports import CacheStore, Meter
 from policies.service import Service
@@ -33,6 +34,7 @@ class Semantics:
         self._index = PromptIndex(settings.prompts)
         self._library = Library(self._index, Batched(self._model, BatchOptions(), spawn), store)
         self._pools: defaultdict[str, Pool] = defaultdict(Pool)
+        self._budgets: dict[tuple[str, SemanticOptions], RiskBudget] = {}
 
     def reach(self, service: Service) -> None:
         """Ask for embeddings this way from now on."""
@@ -48,6 +50,7 @@ class Semantics:
             self._library,
             space=space,
             pool=self._pools[space],
+            budget=self._budgets.setdefault((space, options), RiskBudget(options)),
             fresh=fresh,
             rng=self._parts.rng,
             spawn=self._spawn,
