@@ -5,9 +5,9 @@ and draws docs/img/policies/semantic-cache.svg; --quiet draws nothing. The guard
 with the pairs of "tuned" in view; nothing was chosen by those "held out".
 
 The first prompt of each group is stored, the others are looked up among all that are stored, through the
-guards and the policy as the gateway runs them. Each pass asks all of them in a new order, and all passes are done
-several times over. An answer is right where the pair is labelled so, which is known here and needn't be
-judged.
+guards and the policy as the gateway runs them. Each pass asks all of them in a new order, and all passes are
+done several times over. An answer is right where the pair is labelled so, which is known here and needn't
+be judged.
 """
 
 import argparse
