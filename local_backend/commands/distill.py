@@ -16,15 +16,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="more text, UTF-8, to learn from")
     parser.add_argument("--top-k", type=positive, default=6, help="routed experts of 8 (%(default)s)")
-    parser.add_argument("--latent-rank", type=positive, default=128, help="MLA's latent (%(default)s)")
-    parser.add_argument("--rope-pairs", type=positive, default=32, help="key pairs that keep RoPE, up to 96")
+    parser.add_argument(
+        "--latent-rank", type=positive, help="of MLA's latent; attention stays as it is without"
+    )
+    parser.add_argument(
+        "--rope-pairs",
+        type=positive,
+        default=48,
+        help="with --latent-rank: key pairs that keep RoPE, up to 96",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, measure, write the delta."""
     import torch  # noqa: PLC0415 - takes seconds, so after the arguments
 
-    from local_backend.compress.student import Shape  # noqa: PLC0415
+    from local_backend.compress.student import LatentShape, Shape  # noqa: PLC0415
     from local_backend.distill.delta import MAX_DIVERGENCE  # noqa: PLC0415
     from local_backend.distill.run import DELTA, Distillation, DistillOptions  # noqa: PLC0415
     from local_backend.distill.training import TrainingOptions  # noqa: PLC0415
@@ -35,8 +42,9 @@ def run(options: argparse.Namespace) -> int:
     progress = StderrProgress()
     exact = prepare_model(BUNDLED_MODEL, "exact", options.cache_dir, progress).path
     torch.set_num_threads(options.threads or default_threads())
+    latent = LatentShape(options.rope_pairs, options.latent_rank) if options.latent_rank else None
     wanted = DistillOptions(
-        shape=Shape(options.rope_pairs, options.latent_rank, options.top_k),
+        shape=Shape(latent, options.top_k),
         training=TrainingOptions(steps=options.steps, batch=options.batch, seed=options.seed),
         texts=options.text,
         minutes=options.minutes,

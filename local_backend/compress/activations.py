@@ -1,6 +1,6 @@
-"""What a model's layers see of a text: second moments for attention, samples for the experts."""
+"""What a model's layers see of a text: the inputs of attention and of the feed-forward parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,42 +14,35 @@ from local_backend.weights.progress import Progress
 
 @dataclass(frozen=True)
 class Activations:
-    """Of each layer: moments are E[x x^T] of attention's inputs, float64 [hidden, hidden].
+    """Of each layer, bfloat16: attention [texts, tokens, hidden], feed_forward [all tokens, hidden].
 
-    samples are inputs of the FFN, bfloat16 [tokens, hidden]; empty unless they were asked for.
+    A list is empty unless it was asked for.
     """
 
-    moments: list[Tensor]
-    samples: list[Tensor]
+    attention: list[Tensor]
+    feed_forward: list[Tensor]
 
 
 @torch.inference_mode()
 def observe(
-    model: DeepseekV3, texts: Sequence[Tensor], progress: Progress, *, with_samples: bool
+    model: DeepseekV3, texts: Sequence[Tensor], progress: Progress, *, attention: bool, feed_forward: bool
 ) -> Activations:
-    """Run the texts, int64 [tokens] each, through the model."""
-    layers = len(model.layers)
-    hidden = model.config.hidden_size
-    sums = [torch.zeros(hidden, hidden, dtype=torch.float64) for _ in range(layers)]
-    samples: list[list[Tensor]] = [[] for _ in range(layers)]
+    """Run the texts, int64 [tokens] each and all of a length, through the model."""
+    attended: list[list[Tensor]] = [[] for _ in model.layers]
+    fed: list[list[Tensor]] = [[] for _ in model.layers]
 
-    def attention_input(layer: int, x: Tensor) -> None:
-        sums[layer] += (x.T @ x).double().cpu()
-
-    def feed_forward_input(layer: int, x: Tensor) -> None:
-        if with_samples:
-            samples[layer].append(x.bfloat16().cpu())
-
-    def watch(norm: nn.Module, see: Callable[[int, Tensor], None], layer: int) -> RemovableHandle:
+    def keep(norm: nn.Module, inputs: list[Tensor]) -> RemovableHandle:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            see(layer, output.flatten(0, 1).float())
+            inputs.append(output[0].bfloat16().cpu())
 
         return norm.register_forward_hook(hook)
 
     handles = []
     for index, each in enumerate(model.layers):
-        handles.append(watch(each.get_submodule("input_layernorm"), attention_input, index))
-        handles.append(watch(each.get_submodule("post_attention_layernorm"), feed_forward_input, index))
+        if attention:
+            handles.append(keep(each.get_submodule("input_layernorm"), attended[index]))
+        if feed_forward:
+            handles.append(keep(each.get_submodule("post_attention_layernorm"), fed[index]))
     device = model.embed_tokens.weight.device
     try:
         for done, ids in enumerate(texts):
@@ -61,5 +54,6 @@ def observe(
         for handle in handles:
             handle.remove()
     progress("observing the model", len(texts), len(texts))
-    tokens = sum(len(ids) for ids in texts)
-    return Activations([each / tokens for each in sums], [torch.cat(each) for each in samples if each])
+    return Activations(
+        [torch.stack(each) for each in attended if each], [torch.cat(each) for each in fed if each]
+    )

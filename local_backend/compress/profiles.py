@@ -12,19 +12,27 @@ from torch import Tensor
 from local_backend.compress.activations import observe
 from local_backend.compress.corpus import docstrings, prose, spread, windows
 from local_backend.compress.quality import Judged, divergence, judge
-from local_backend.compress.student import Plan, Shape, make_plan, student_config, student_tensors
+from local_backend.compress.student import (
+    LatentShape,
+    Plan,
+    Shape,
+    make_plan,
+    student_config,
+    student_tensors,
+)
 from local_backend.errors import WeightsError
 from local_backend.model.model import DeepseekV3
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights import deepseek_io
-from local_backend.weights.load import load_config, load_model
+from local_backend.weights.load import load_config, load_model, native_dtype
 from local_backend.weights.progress import Progress
 
-MLA256 = Shape(rope_pairs=48, rank=256)
+MLA256 = Shape(LatentShape(rope_pairs=48, rank=256))
 QUALITY = "quality.json"
 
 _CPU = torch.device("cpu")
-_WINDOW, _WINDOWS = 512, 16
+# Long texts, which show how far attention looks.
+_WINDOW, _WINDOWS = 2048, 6
 _LENGTHS = (2048, 4096)
 _STRETCHES = 2
 _FOLLOWING = (deepseek_io.TOKENIZER, deepseek_io.TOKENIZER_CONFIG, deepseek_io.CHAT_TEMPLATE)
@@ -61,20 +69,28 @@ MLA256_GATE = Gate(kl=0.02, perplexity=1.02)
 def build_mla256(exact: Path, target: Path, progress: Progress) -> None:
     """Compress the folder `exact` into `target`. Raises WeightsError when the result misses its gate."""
     model = _load(exact)
-    plan = calibrate(exact, model, MLA256, _WINDOW, progress)
+    plan = calibrate(exact, model, MLA256, (_WINDOW, _WINDOWS), progress)
     write_student(exact, target, plan)
     found = compare(model, _load(target), _judged_texts(exact), progress)
     (target / QUALITY).write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
     MLA256_GATE.check("the profile mla256", found)
 
 
-def calibrate(exact: Path, model: DeepseekV3, shape: Shape, length: int, progress: Progress) -> Plan:
-    """Fit `shape` to what the exact model sees of texts of `length` tokens: docstrings."""
-    config = load_config(exact)
-    texts = spread(windows(Tokenizer(exact), docstrings(), length), _WINDOWS)
-    seen = observe(model, texts, progress, with_samples=shape.top_k is not None)
+def calibrate(
+    exact: Path, model: DeepseekV3, shape: Shape, windowed: tuple[int, int], progress: Progress
+) -> Plan:
+    """Fit `shape` to what the exact model sees of docstrings, in windows of some length and number."""
+    length, count = windowed
+    texts = spread(windows(Tokenizer(exact), docstrings(), length), count)
+    seen = observe(
+        model,
+        texts,
+        progress,
+        attention=shape.latent is not None,
+        feed_forward=shape.top_k is not None,
+    )
     with deepseek_io.Checkpoint(exact) as checkpoint:
-        return make_plan(checkpoint, config, seen, shape)
+        return make_plan(checkpoint, load_config(exact), seen, shape, progress)
 
 
 def write_student(
@@ -118,5 +134,4 @@ def _judged_texts(folder: Path) -> list[Tensor]:
 
 
 def _load(folder: Path) -> DeepseekV3:
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - torch's only name for it
-    return load_model(folder, max(_LENGTHS), _CPU, torch.bfloat16 if native else torch.float32)
+    return load_model(folder, max(_LENGTHS), _CPU, native_dtype(_CPU))

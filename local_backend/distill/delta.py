@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from local_backend.compress.experts import ExpertPlan
-from local_backend.compress.student import LayerPlan, Plan, Shape
+from local_backend.compress.latent import LatentPlan
+from local_backend.compress.student import LatentShape, LayerPlan, Plan, Shape
 from local_backend.distill.low_rank import checkpoint_parts
 from local_backend.errors import ConfigError
 
-FORMAT = "tidegate-delta-1"
+FORMAT = "tidegate-delta-2"
 MAX_DIVERGENCE = 0.1
 
 
@@ -29,7 +30,8 @@ MAX_DIVERGENCE = 0.1
 class Delta:
     """base: the hash of the exact model's weights. kl: measured on text that it has not learned from.
 
-    plan has the trained kv_b and routers; norms are trained whole; low_rank has `a` and `b` of each module.
+    plan has the trained kv_b, where attention is compressed, and routers; norms are trained whole; low_rank
+    has `a` and `b` of each module.
     """
 
     base: str
@@ -74,13 +76,15 @@ def make_delta(base: str, plan: Plan, trained: Mapping[str, Tensor], steps: int,
     values = {name: tensor.detach().cpu().bfloat16() for name, tensor in trained.items()}
     layers = []
     for index, layer in enumerate(plan.layers):
-        kv_b = values[f"layers.{index}.self_attn.kv_b_proj.weight"]
-        experts = layer.experts
+        attention, experts = layer.attention, layer.experts
+        if attention is not None:
+            # Without the constant's column, which the norm sets to zero.
+            kv_b = values[f"layers.{index}.self_attn.kv_b_proj.weight"]
+            kept = kv_b.view(*attention.kv_b.shape[:2], -1)[..., :-1]
+            attention = replace(attention, kv_b=kept, kv_a=attention.kv_a.bfloat16())
         if experts is not None:
             experts = replace(experts, router=values[f"layers.{index}.mlp.gate.weight"])
-        # Without the constant's column, which the norm sets to zero.
-        kept = kv_b.view(*layer.kv_b.shape[:2], -1)[..., :-1]
-        layers.append(replace(layer, kv_b=kept, kv_a=layer.kv_a.bfloat16(), experts=experts))
+        layers.append(LayerPlan(attention, experts))
     modules = [name.removesuffix(".a") for name in values if name.endswith(".a")]
     return Delta(
         base=base,
@@ -120,7 +124,7 @@ def read_delta(path: Path) -> Delta:
             if facts.get("format") != FORMAT:
                 raise ConfigError(f"{path} is not a delta that `python -m local_backend distill` made")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        shape = Shape(**json.loads(facts["shape"]))
+        shape = _shape(json.loads(facts["shape"]))
         pairs = [(at, component) for at, component in json.loads(facts["pairs"])]
         layers = [_layer(tensors, index) for index in range(int(facts["layers"]))]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -138,9 +142,12 @@ def read_delta(path: Path) -> Delta:
 
 def _plan_tensors(plan: Plan) -> Iterator[tuple[str, Tensor]]:
     for index, layer in enumerate(plan.layers):
-        yield f"plan.{index}.mix", torch.view_as_real(layer.mix)
-        yield f"plan.{index}.kv_a", layer.kv_a
-        yield f"plan.{index}.kv_b", layer.kv_b
+        if layer.attention is not None:
+            yield f"plan.{index}.mix", torch.view_as_real(layer.attention.mix)
+            yield f"plan.{index}.turns", torch.view_as_real(layer.attention.turns)
+            yield f"plan.{index}.kv_a", layer.attention.kv_a
+            yield f"plan.{index}.kv_b", layer.attention.kv_b
+            yield f"plan.{index}.output_bias", layer.attention.output_bias
         if layer.experts is not None:
             yield f"plan.{index}.order", layer.experts.order.to(torch.int32)
             yield f"plan.{index}.router", layer.experts.router
@@ -152,10 +159,23 @@ def _layer(tensors: Mapping[str, Any], index: int) -> LayerPlan:
         tensor: Tensor = tensors[f"plan.{index}.{name}"]
         return tensor
 
-    experts = None
+    attention = experts = None
+    if f"plan.{index}.mix" in tensors:
+        attention = LatentPlan(
+            torch.view_as_complex(of("mix")),
+            torch.view_as_complex(of("turns")),
+            of("kv_a").float(),
+            of("kv_b").float(),
+            of("output_bias"),
+        )
     if f"plan.{index}.order" in tensors:
         experts = ExpertPlan(of("order").long(), of("router").float(), of("correction").float())
-    return LayerPlan(torch.view_as_complex(of("mix")), of("kv_a").float(), of("kv_b").float(), experts)
+    return LayerPlan(attention, experts)
+
+
+def _shape(found: Mapping[str, Any]) -> Shape:
+    latent = found["latent"]
+    return Shape(None if latent is None else LatentShape(**latent), found["top_k"])
 
 
 def _after(name: str) -> str:

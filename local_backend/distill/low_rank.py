@@ -11,17 +11,31 @@ from local_backend.kernels import grouped
 from local_backend.model.linear import GroupedProjection, Projection
 
 
-class LowRankProjection(nn.Module):
-    """The sum of a Projection and of `b @ a`; a [rank, in], b [out, rank], which starts at zero."""
+class FrozenProjection(nn.Module):
+    """A matrix that isn't trained, multiplied in the dtype that the device is fastest at."""
 
-    def __init__(self, base: Projection, rank: int, generator: torch.Generator) -> None:
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.base = base
+        self.register_buffer("weight", weight.detach().to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
+
+
+class LowRankProjection(nn.Module):
+    """The sum of a frozen matrix and of `b @ a`; a [rank, in], b [out, rank], which starts at zero."""
+
+    def __init__(self, base: Projection, rank: int, generator: torch.Generator, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.base = FrozenProjection(base.weight, dtype)
+        self.bias = base.bias
         self.a, self.b = _start(base.weight, (), rank, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.base(x) + functional.linear(functional.linear(x, self.a), self.b)
-        return output
+        return output if self.bias is None else output + self.bias
 
 
 class LowRankExperts(nn.Module):
@@ -30,31 +44,36 @@ class LowRankExperts(nn.Module):
     One plain product an expert: torch's grouped product has no dependable gradient on every device.
     """
 
-    def __init__(self, base: GroupedProjection, rank: int, generator: torch.Generator) -> None:
+    base: Tensor
+
+    def __init__(
+        self, base: GroupedProjection, rank: int, generator: torch.Generator, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.base = base
+        self.register_buffer("base", base.weight.detach().to(dtype))
         self.a, self.b = _start(base.weight, (len(base.weight),), rank, generator)
 
     def contiguous(self, x: Tensor, offsets: Tensor) -> Tensor:
         """As in GroupedProjection."""
-        output = grouped.contiguous_reference(x, self.base.weight, offsets)
+        output = grouped.contiguous_reference(x.to(self.base.dtype), self.base, offsets).to(x.dtype)
         return output + grouped.contiguous_reference(functional.linear(x, self.a), self.b, offsets)
 
     def masked(self, x: Tensor, counts: Tensor) -> Tensor:
         """As in GroupedProjection."""
         narrow = functional.linear(x, self.a)
-        return grouped.masked(x, self.base.weight, counts) + grouped.masked(narrow, self.b, counts)
+        output = grouped.masked(x.to(self.base.dtype), self.base, counts).to(x.dtype)
+        return output + grouped.masked(narrow, self.b, counts)
 
 
-def adapt(root: nn.Module, rank: int, seed: int) -> None:
-    """Wrap every matrix below `root` that is only applied as a whole."""
+def adapt(root: nn.Module, rank: int, seed: int, dtype: torch.dtype) -> None:
+    """Wrap every matrix below `root` that is only applied as a whole; what is frozen is kept in `dtype`."""
     generator = torch.Generator().manual_seed(seed)
     for parent in list(root.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Projection):
-                setattr(parent, name, LowRankProjection(child, rank, generator))
+                setattr(parent, name, LowRankProjection(child, rank, generator, dtype))
             elif isinstance(child, GroupedProjection):
-                setattr(parent, name, LowRankExperts(child, rank, generator))
+                setattr(parent, name, LowRankExperts(child, rank, generator, dtype))
 
 
 def checkpoint_parts(module: str, b: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -25,7 +25,7 @@ from local_backend.errors import ConfigError
 from local_backend.model.model import DeepseekV3
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights.deepseek_io import WEIGHTS
-from local_backend.weights.load import load_model
+from local_backend.weights.load import load_model, native_dtype
 from local_backend.weights.prepare import base_hash
 from local_backend.weights.progress import Progress
 
@@ -33,6 +33,7 @@ DELTA = "delta.safetensors"
 _PLAN, _STUDENT, _CHECKPOINT, _CURVE = "plan.safetensors", "student", "checkpoint.pt", "curve.csv"
 _JUDGED = 8
 _SHOWN = 10
+_CALIBRATED = 16
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ class Distillation:
         self._exact, self._out, self._device = exact, out, device
         self._options, self._progress = options, progress
         out.mkdir(parents=True, exist_ok=True)
-        is_cuda = device.type == "cuda"
-        native = is_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
-        self._teacher = self._load(exact, torch.bfloat16 if native else torch.float32)
+        self._teacher = self._load(exact, native_dtype(device))
         self.plan = self._plan()
         if not (out / _STUDENT / WEIGHTS).exists():
             (out / _STUDENT).mkdir(exist_ok=True)
@@ -116,7 +115,8 @@ class Distillation:
         path = self._out / _PLAN
         if not path.exists():
             options = self._options
-            plan = calibrate(self._exact, self._teacher, options.shape, options.length, self._progress)
+            windowed = options.length, _CALIBRATED
+            plan = calibrate(self._exact, self._teacher, options.shape, windowed, self._progress)
             write_delta(path, Delta(base_hash(self._exact), inf, 0, plan, {}, {}))
         found = read_delta(path)
         if found.plan.shape != self._options.shape or found.base != base_hash(self._exact):

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from local_backend.distill.low_rank import adapt
+from local_backend.distill.low_rank import FrozenProjection, adapt
 from local_backend.kernels.mla_decode import Pages
 from local_backend.model.model import DeepseekV3
+from local_backend.weights.load import native_dtype
 
 # Trained whole; everything else by a low-rank addition, or not at all.
-_WHOLE = ("input_layernorm.weight", "post_attention_layernorm.weight", "mlp.gate.weight", "kv_b_proj.weight")
+_WHOLE = ("input_layernorm.weight", "post_attention_layernorm.weight", "mlp.gate.weight")
+_LATENT = "kv_b_proj.weight"
 
 
 class FreshLatents:
@@ -34,13 +36,19 @@ class FreshLatents:
 
 
 def make_trainable(model: DeepseekV3, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """Add the low-rank parts; the parameters to train, by name."""
+    """Add the low-rank parts; the parameters to train, by name.
+
+    kv_b_proj is trained where attention is compressed; in the exact form it only sorts values to heads.
+    """
+    whole = (*_WHOLE, _LATENT) if model.config.qk_nope_head_dim else _WHOLE
+    dtype = native_dtype(model.embed_tokens.weight.device)
     for layer in model.layers:
-        adapt(layer, rank, seed)
+        adapt(layer, rank, seed, dtype)
+    model.lm_head = FrozenProjection(model.lm_head.get_parameter("weight"), dtype)
     trained = {}
     for name, parameter in model.named_parameters():
         is_low_rank = name.endswith((".a", ".b"))
-        parameter.requires_grad_(is_low_rank or name.endswith(_WHOLE))
+        parameter.requires_grad_(is_low_rank or name.endswith(whole))
         if parameter.requires_grad:
             trained[name] = parameter
     return trained

@@ -33,6 +33,12 @@ def activation_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else dtype
 
 
+def native_dtype(device: torch.device) -> torch.dtype:
+    """The dtype for big products: bfloat16 where the hardware multiplies it."""
+    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - torch's only name for it
+    return torch.bfloat16 if native else torch.float32
+
+
 def load_model(  # noqa: PLR0913 - each is a choice of its own
     folder: Path,
     max_length: int,

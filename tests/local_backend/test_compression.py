@@ -10,7 +10,7 @@ from local_backend.compress.corpus import docstrings, prose, spread
 from local_backend.compress.experts import plan_experts
 from local_backend.compress.profiles import MLA256_GATE, Quality, write_student
 from local_backend.compress.quality import divergence, judge
-from local_backend.compress.student import Shape
+from local_backend.compress.student import LatentShape, Shape
 from local_backend.errors import ConfigError, WeightsError
 from local_backend.weights.deepseek_io import Checkpoint
 from local_backend.weights.load import load_config
@@ -19,7 +19,7 @@ from local_backend.weights.progress import silent
 from tests.local_backend import tiny_dense
 
 # Two KV heads of 16: 8 frequencies a head, 16 pairs, 32 values.
-FULL = Shape(rope_pairs=16, rank=33)
+FULL = Shape(LatentShape(rope_pairs=16, rank=33))
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +44,21 @@ def test_at_full_size_nothing_is_lost(exact: Path, tmp_path: Path) -> None:
 
 
 def test_each_cut_of_the_cache_costs_more(exact: Path, tmp_path: Path) -> None:
-    shapes = [Shape(12, 33), Shape(8, 25), Shape(4, 13)]
+    shapes = [Shape(LatentShape(12, 33)), Shape(LatentShape(8, 25)), Shape(LatentShape(4, 13))]
     found = [distance(exact, student(exact, tmp_path / str(i), shape)) for i, shape in enumerate(shapes)]
     assert 1e-5 < found[0] < found[1] < found[2]
 
 
 def test_fewer_experts_cost_more(exact: Path, tmp_path: Path) -> None:
-    found = [distance(exact, student(exact, tmp_path / str(k), Shape(16, 33, k))) for k in (7, 5, 2)]
+    found = [
+        distance(exact, student(exact, tmp_path / str(k), Shape(LatentShape(16, 33), k))) for k in (7, 5, 2)
+    ]
     assert found[0] < found[1] < found[2]
 
 
 @torch.inference_mode()
 def test_transformers_computes_the_same_from_a_compressed_folder(exact: Path, tmp_path: Path) -> None:
-    folder = student(exact, tmp_path / "small", Shape(8, 25, 6))
+    folder = student(exact, tmp_path / "small", Shape(LatentShape(8, 25), 6))
     oracle = transformers.DeepseekV3ForCausalLM.from_pretrained(folder).eval()
     (ids,) = tiny_dense.texts(1)
     expected = oracle(ids[None]).logits[0, :-1].log_softmax(-1)
@@ -65,7 +67,7 @@ def test_transformers_computes_the_same_from_a_compressed_folder(exact: Path, tm
 
 
 def test_only_the_exact_form_can_be_compressed(exact: Path, tmp_path: Path) -> None:
-    folder = student(exact, tmp_path / "small", Shape(8, 25))
+    folder = student(exact, tmp_path / "small", Shape(LatentShape(8, 25)))
     with pytest.raises(WeightsError, match="exact"):
         tiny_dense.plan(folder, FULL)
 
@@ -75,7 +77,7 @@ def test_experts_are_of_equal_size_and_the_router_foresees_them(exact: Path) -> 
 
     with Checkpoint(exact) as checkpoint:
         layer = read_dense(checkpoint, load_config(exact), 0)
-    samples = tiny_dense.observed(exact).samples[0]
+    samples = tiny_dense.observed(exact).feed_forward[0]
     plan = plan_experts(layer, samples, 64, 8)
     assert sorted(plan.order.tolist()) == list(range(192))
     x = samples.float()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from local_backend.compress.profiles import write_student
-from local_backend.compress.student import Shape
+from local_backend.compress.student import LatentShape, Shape
 from local_backend.distill.delta import Delta, make_delta, read_delta, write_delta
 from local_backend.distill.run import Distillation, DistillOptions
 from local_backend.distill.training import Training, TrainingOptions
@@ -17,7 +17,7 @@ from local_backend.weights.prepare import base_hash
 from local_backend.weights.progress import silent
 from tests.local_backend import tiny_dense
 
-SHAPE = Shape(rope_pairs=8, rank=25, top_k=6)
+SHAPE = Shape(LatentShape(rope_pairs=8, rank=25), top_k=6)
 OPTIONS = TrainingOptions(steps=12, batch=2, rank=4)
 
 
@@ -71,7 +71,7 @@ def test_only_small_parts_are_trained(exact: Path, untrained: Path) -> None:
     kinds = {name.split(".")[-1] for name in run.trained}
     assert kinds == {"a", "b", "weight"}
     frozen = {name for name, each in run.student.named_parameters() if not each.requires_grad}
-    assert {"embed_tokens.weight", "layers.0.self_attn.q_proj.base.weight"} <= frozen
+    assert {"embed_tokens.weight", "layers.0.self_attn.o_proj.bias"} <= frozen
     advance(run, 1)
     assert all(each.grad is None for each in run.student.parameters())
 
@@ -116,7 +116,7 @@ def test_a_run_from_text_to_delta_and_on(exact: Path, tmp_path: Path) -> None:
     again = Distillation(exact, tmp_path, torch.device("cpu"), options, silent)
     assert again.training.step == 3
     assert again.finish().kl == delta.kl
-    other = replace(options, shape=Shape(4, 25, 6))
+    other = replace(options, shape=Shape(LatentShape(4, 25), 6))
     with pytest.raises(ConfigError, match="another --out"):
         Distillation(exact, tmp_path, torch.device("cpu"), other, silent)
 

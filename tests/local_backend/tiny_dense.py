@@ -31,10 +31,10 @@ def texts(count: int, length: int = CONTEXT, seed: int = 0) -> list[torch.Tensor
 
 
 def observed(folder: Path) -> Activations:
-    return observe(load(folder), texts(16), silent, with_samples=True)
+    return observe(load(folder), texts(16), silent, attention=True, feed_forward=True)
 
 
 def plan(folder: Path, shape: Shape) -> Plan:
     seen = observed(folder)
     with Checkpoint(folder) as checkpoint:
-        return make_plan(checkpoint, load_config(folder), seen, shape)
+        return make_plan(checkpoint, load_config(folder), seen, shape, silent)
