@@ -13,7 +13,8 @@ from local_backend.engine.latents import LatentFormat, LatentPool
 from local_backend.engine.request import Event, Finished, SamplingParams, Sequence, Token
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.worker import Command, EngineOptions, Worker
-from local_backend.launch import BLOCK_SIZE, choose_dtype, choose_scheduling
+from local_backend.launch import choose_dtype, choose_scheduling
+from local_backend.lengths import BLOCK_SIZE
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights.load import activation_dtype, load_model
 from local_backend.weights.paths import default_cache_dir

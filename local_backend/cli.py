@@ -110,9 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--extend",
-        choices=["none", "yarn", "dual-chunk"],
+        choices=["none", "yarn", "dual-chunk", "sliding"],
         default="none",
-        help="how a --max-length beyond the model's own is reached",
+        help="how a --max-length beyond the model's own is reached; sliding, texts may be of any length",
+    )
+    serve.add_argument(
+        "--window",
+        type=positive,
+        metavar="TOKENS",
+        help="of a text that --extend sliding keeps: its first 64 and its last ones (the model's length)",
     )
     serve.add_argument(
         "--cache-memory",
@@ -134,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--drain", type=natural, default=30, help="seconds for open answers on SIGTERM (%(default)s)"
+    )
+    serve.add_argument(
+        "--watts",
+        type=positive_number,
+        help="what the model's device draws while it computes, to estimate the energy of answers where no "
+        "counter can be read (10 a CPU thread, 500 a GPU)",
     )
     serve.add_argument("--parent-pid", type=positive, help="exit when this process, our parent, is gone")
     return parser
@@ -170,10 +182,12 @@ def _serve(options: argparse.Namespace) -> int:
         max_queue=options.max_queue,
         max_length=options.max_length,
         extend=options.extend,
+        window=options.window,
         cache_memory=options.cache_memory,
         cache_dtype=options.cache_dtype,
         default_max_tokens=options.default_max_tokens,
         drain=options.drain,
+        watts=options.watts,
         started=started,
     )
     if sock is None:

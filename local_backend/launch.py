@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.structured import GrammarCompiler
 from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
+from local_backend.lengths import BLOCK_SIZE, Lengths
+from local_backend.measure.gauge import find_gauge
 from local_backend.model.long_context import Extension
 from local_backend.model.model import DeepseekV3
 from local_backend.parallel import lockstep
@@ -37,7 +39,6 @@ from local_backend.weights.repack import Quantization
 
 log = logging.getLogger(__name__)
 
-BLOCK_SIZE = 64
 _GIB = 1 << 30
 _KEPT = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.uint8}
 
@@ -58,10 +59,12 @@ class ServeOptions:
     max_queue: int
     max_length: int | None
     extend: str
+    window: int | None
     cache_memory: float
     cache_dtype: str
     default_max_tokens: int
     drain: float
+    watts: float | None
     started: float
 
 
@@ -72,7 +75,7 @@ class Loaded:
     folder: ModelFolder
     model: DeepseekV3
     latents: LatentPool
-    max_length: int
+    lengths: Lengths
     device: torch.device
     dtype: torch.dtype
     group: ParallelGroup
@@ -117,48 +120,52 @@ def load(options: ServeOptions) -> Loaded:
     # Loading has threads of its own, which must not each start a team of torch's.
     torch.set_num_threads(1)
     config = load_config(folder.path)
-    max_length = options.max_length or config.max_position_embeddings
+    extension, trained = Extension(options.extend), config.max_position_embeddings
+    lengths = Lengths.of(extension, trained, options.max_length, options.window)
     model = load_model(
         folder.path,
-        max_length,
+        lengths.kept,
         device,
         dtype,
         quantization=Quantization(options.quantization),
-        extension=Extension(options.extend),
+        extension=extension,
         group=group,
     )
     activations = activation_dtype(device, dtype)
     form = LatentFormat(_KEPT.get(options.cache_dtype, activations), activations)
     blocks = int(options.cache_memory * _GIB / form.block_bytes(config, BLOCK_SIZE))
-    if blocks * BLOCK_SIZE < max_length:
+    if blocks * BLOCK_SIZE < lengths.kept:
         raise ConfigError(
             f"--cache-memory {options.cache_memory} holds {blocks * BLOCK_SIZE} tokens, a sequence may have "
-            f"{max_length}; give it more memory or a smaller --max-length"
+            f"{lengths.kept}; give it more memory or a smaller "
+            f"{'--window' if lengths.slides else '--max-length'}"
         )
     latents = LatentPool(config, blocks, BLOCK_SIZE, device, form)
     torch.set_num_threads(options.threads or default_threads())
-    return Loaded(folder, model, latents, max_length, device, dtype, group)
+    return Loaded(folder, model, latents, lengths, device, dtype, group)
 
 
 def build_service(loaded: Loaded, options: ServeOptions) -> Service:
     """Wire everything behind the endpoints."""
     config, folder, device, dtype = loaded.model.config, loaded.folder, loaded.device, loaded.dtype
+    scheduling = choose_scheduling(options.max_concurrency, device, dtype)
     engine_options = EngineOptions(
         max_queue=options.max_queue,
-        max_length=loaded.max_length,
+        max_length=loaded.lengths.longest,
         vocab_size=config.vocab_size,
         eos_token_ids=config.eos_token_ids,
         blocks=loaded.latents.spare,
         block_size=BLOCK_SIZE,
         model=folder.model_id,
-        scheduling=choose_scheduling(options.max_concurrency, device, dtype),
+        scheduling=replace(scheduling, window=loaded.lengths.window(scheduling.chunk)),
+        gauge=find_gauge(device, loaded.group.size, options.watts),
     )
     engine = Engine(build_runner(loaded, options.max_concurrency), engine_options)
     generation = folder.path / deepseek_io.GENERATION_CONFIG
     fingerprint = hashlib.sha256(f"{folder.path.name}:{dtype}:{torch.__version__}".encode()).hexdigest()[:10]
     facts = ModelFacts(
         model_id=folder.model_id,
-        max_length=loaded.max_length,
+        max_length=loaded.lengths.longest,
         default_max_tokens=options.default_max_tokens,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -175,9 +182,9 @@ def build_runner(loaded: Loaded, max_concurrency: int) -> ModelRunner:
     model, latents, device = loaded.model, loaded.latents, loaded.device
     rows = CPU_ROWS if device.type == "cpu" else max_concurrency
     graphs = None
-    is_plain = loaded.group.size == 1 and model.config.dual_chunk is None
+    is_plain = loaded.group.size == 1 and model.config.dual_chunk is None and not model.config.sinks
     if is_plain and latents.has_paged_kernel and can_record(device):
-        graphs = DecodeGraphs(model, latents, rows, -(-loaded.max_length // BLOCK_SIZE))
+        graphs = DecodeGraphs(model, latents, rows, -(-loaded.lengths.kept // BLOCK_SIZE))
     return ModelRunner(model, latents, device, rows, graphs)
 
 

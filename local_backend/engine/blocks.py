@@ -73,13 +73,18 @@ class BlockPool:
 
     def find(self, parent: bytes, tokens: tuple[int, ...]) -> Block | None:
         """The block with these tokens after that prefix, now held once more; None when it isn't known."""
-        block = self._index.get(chain(parent, tokens))
-        if block is None or block.tokens != tokens or block.parent != parent:
+        if not self.knows(parent, tokens):
             return None
+        block = self._index[chain(parent, tokens)]
         if not block.ref:
             del self._unheld[block.id]
         block.ref += 1
         return block
+
+    def knows(self, parent: bytes, tokens: tuple[int, ...]) -> bool:
+        """Whether `find` would find it."""
+        block = self._index.get(chain(parent, tokens))
+        return block is not None and block.tokens == tokens and block.parent == parent
 
     def publish(self, block: Block, parent: bytes, tokens: tuple[int, ...]) -> None:
         """Let others find a full block; where they can find another with the same tokens, nothing changes."""

@@ -30,6 +30,7 @@ class StaticView:
 
     def __init__(self, pool: LatentPool, slots: Tensor, tables: Tensor, lengths: Tensor) -> None:
         self.lengths: Sequence[int] = ()
+        self.evicted: Sequence[int] = ()
         self._pool = pool
         self._slots = slots
         self._tables = tables

@@ -40,11 +40,15 @@ def paged_kernel(config: DeepseekConfig, device: torch.device, dtype: torch.dtyp
 
 @dataclass(frozen=True)
 class Extent:
-    """A forward pass computes the positions [start, end) of a sequence whose latents lie in `blocks`."""
+    """A forward pass computes the positions [start, end) of a sequence whose latents lie in `blocks`.
+
+    Positions are those in the cache: before them `evicted` tokens of the text are gone.
+    """
 
     blocks: Sequence[int]
     start: int
     end: int
+    evicted: int = 0
 
 
 class LatentPool:
@@ -62,6 +66,7 @@ class LatentPool:
         form: LatentFormat = LatentFormat(),
     ) -> None:
         self.rank = config.kv_lora_rank
+        self.size = size
         self.form = form
         self.spare = blocks
         shape = (config.num_hidden_layers, blocks + 1, size, form.width(config))
@@ -97,6 +102,7 @@ class PagedView:
         self.extents = extents
         size, device = pool.planes.shape[2], pool.planes.device
         self.lengths = [extent.end for extent in extents]
+        self.evicted = [extent.evicted for extent in extents]
         slots = [
             extent.blocks[position // size] * size + position % size
             for extent in extents

@@ -25,6 +25,9 @@ class Load:
     guessed_right: int = 0
     failures: int = 0
     restarts: int = 0
+    joules: float = 0.0
+    flops: int = 0
+    energy_source: str = ""
 
 
 class Speed:

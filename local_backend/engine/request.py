@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from local_backend.engine.blocks import Block
+from local_backend.engine.effort import Effort
 from local_backend.engine.structured import Grammar
 
 
@@ -50,9 +51,10 @@ class Token:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a sequence."""
+    """The last event of a sequence, and what it took."""
 
     reason: FinishReason
+    effort: Effort = field(default=Effort(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Sequence:
     """One generation inside the engine: its tokens, the blocks it holds, and how much of it is cached.
 
     Without `params` its vector is wanted and no tokens. A lower `priority` goes first. `root` is the prefix
-    that its first block follows: it separates tenants.
+    that its first block follows: it separates tenants. `table` lists the blocks in the order of the text;
+    `dropped` of them, behind the first ones, are gone.
     """
 
     request_id: int
@@ -81,10 +84,16 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     table: list[Block] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
+    dropped: int = 0
     num_cached: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.generated)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks its text takes up to the last one that it holds, those that are gone included."""
+        return self.dropped + len(self.table)
 
     @property
     def urgency(self) -> tuple[int, int]:

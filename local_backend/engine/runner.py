@@ -15,6 +15,7 @@ from local_backend.engine.decode_graphs import DecodeGraphs
 from local_backend.engine.latents import Extent, LatentPool
 from local_backend.engine.request import Sequence
 from local_backend.engine.scheduler import Chunk
+from local_backend.measure.arithmetic import Arithmetic
 from local_backend.model.model import DeepseekV3
 
 # A CPU takes its four-bit product for so many rows; with more it would take another, which rounds otherwise.
@@ -52,6 +53,7 @@ class ModelRunner:
         self._latents = latents
         self._device = device
         self.rows = rows
+        self.arithmetic = Arithmetic(model.config)
         self._graphs = graphs
 
     @torch.inference_mode()
@@ -70,23 +72,26 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, rows: Series[Row]) -> Tensor:
         """Cache at most `self.rows` generated tokens; the logits after each, float32 [rows, vocab_size]."""
-        extents = [_extent(row.sequence, row.position, row.position + 1) for row in rows]
+        extents = [
+            extent_of(row.sequence, row.position, row.position + 1, self._latents.size) for row in rows
+        ]
         tokens = [row.token for row in rows]
         if self._graphs is not None:
             return self._graphs(tokens, extents).cpu()
         ids = torch.tensor(tokens, device=self._device)[:, None]
-        positions = torch.tensor([[row.position] for row in rows], device=self._device)
+        positions = torch.tensor([[extent.start] for extent in extents], device=self._device)
         hidden = self._model(ids, positions, self._latents.view(extents))
         return self._model.logits(hidden[:, -1]).cpu()
 
     def _run(self, chunk: Chunk) -> Tensor:
         ids = torch.tensor([chunk.sequence.prompt[chunk.start : chunk.end]], device=self._device)
-        positions = torch.arange(chunk.start, chunk.end, device=self._device)[None]
-        hidden: Tensor = self._model(
-            ids, positions, self._latents.view([_extent(chunk.sequence, chunk.start, chunk.end)])
-        )
+        extent = extent_of(chunk.sequence, chunk.start, chunk.end, self._latents.size)
+        positions = torch.arange(extent.start, extent.end, device=self._device)[None]
+        hidden: Tensor = self._model(ids, positions, self._latents.view([extent]))
         return hidden
 
 
-def _extent(sequence: Sequence, start: int, end: int) -> Extent:
-    return Extent([block.id for block in sequence.table], start, end)
+def extent_of(sequence: Sequence, start: int, end: int, size: int) -> Extent:
+    """Where the text's positions [start, end) are in the cache, in blocks of `size` tokens."""
+    evicted = sequence.dropped * size
+    return Extent([block.id for block in sequence.table], start - evicted, end - evicted, evicted)

@@ -12,8 +12,10 @@ every rounding of its result.
 from bisect import insort
 from dataclasses import dataclass, field
 
-from local_backend.engine.blocks import BlockPool, chain
+from local_backend.engine.blocks import BlockPool
 from local_backend.engine.request import Sequence
+from local_backend.engine.tables import Tables
+from local_backend.engine.window import Window
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class SchedulerOptions:
 
     `replay` bounds how many of its own tokens a preempted sequence catches up on in a step. `share_answers`:
     generated tokens may be found as a prefix too. Where decoding rounds otherwise than prefilling, an answer
-    would then depend on what is cached.
+    would then depend on what is cached. `window` bounds the blocks of a sequence, None keeps all.
     """
 
     max_concurrency: int = 8
@@ -30,6 +32,7 @@ class SchedulerOptions:
     chunk: int = 64
     replay: int = 16
     share_answers: bool = False
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if min(self.max_concurrency, self.prefill_budget, self.chunk, self.replay) < 1:
@@ -59,7 +62,9 @@ class Scheduler:
     def __init__(self, pool: BlockPool, options: SchedulerOptions) -> None:
         if options.chunk % pool.size:
             raise ValueError("chunk must be a multiple of the block size")
-        self._pool = pool
+        if options.window and options.window.step * pool.size != options.chunk:
+            raise ValueError("a window must slide by the positions of a chunk")
+        self._tables = Tables(pool, options.window, options.share_answers)
         self._options = options
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -85,20 +90,11 @@ class Scheduler:
     def remove(self, sequence: Sequence, *, spoilt: bool = False) -> None:
         """Forget a sequence that ended and free its blocks; `spoilt` ones are not kept as a prefix."""
         (self._running if sequence in self._running else self._waiting).remove(sequence)
-        self._pool.release(sequence.table, spoilt=spoilt)
-        sequence.table, sequence.names = [], []
+        self._tables.release(sequence, spoilt=spoilt)
 
     def advance(self, sequence: Sequence, end: int) -> None:
-        """The positions before `end` are cached now: full blocks become known to others."""
-        sequence.num_cached = end
-        size = self._pool.size
-        for index in range(len(sequence.names), end // size):
-            start, stop = index * size, (index + 1) * size
-            parent = sequence.names[-1] if sequence.names else sequence.root
-            tokens = sequence.tokens(start, stop)
-            if stop <= len(sequence.prompt) or self._options.share_answers:
-                self._pool.publish(sequence.table[index], parent, tokens)
-            sequence.names.append(chain(parent, tokens))
+        """The positions before `end` are cached now."""
+        self._tables.advance(sequence, end)
 
     def next_step(self) -> Step:
         """Admit what fits and choose the next step's work."""
@@ -107,6 +103,7 @@ class Scheduler:
         for sequence in list(self._running):
             if sequence.is_prefilled and sequence in self._running:
                 end = min(len(sequence), sequence.num_cached + self._options.replay)
+                end = self._tables.stretch(sequence.num_cached, end)
                 if self._reserve(sequence, end, step):
                     step.decode.append(Chunk(sequence, sequence.num_cached, end))
         budget = self._options.prefill_budget
@@ -119,8 +116,7 @@ class Scheduler:
         while self._waiting:
             sequence = self._waiting[0]
             has_place = len(self._running) < self._options.max_concurrency
-            has_blocks = self._pool.free * self._pool.size > len(sequence)
-            if self._running and not (has_place and has_blocks):
+            if self._running and not (has_place and self._tables.fits(sequence)):
                 if sequence.priority >= self._running[-1].priority:
                     return
                 self._preempt(self._running[-1])
@@ -130,10 +126,12 @@ class Scheduler:
 
     def _prefill(self, sequence: Sequence, budget: int, step: Step) -> int:
         """Add chunks of a prompt to the step; returns what is left of the budget."""
-        self._take_known(sequence)
+        self.prefix_hits += self._tables.take_known(sequence)
         start = sequence.num_cached
         while start < len(sequence.prompt) and budget > 0:
             end = min(start - start % self._options.chunk + self._options.chunk, len(sequence.prompt))
+            if start > sequence.num_cached and self._tables.slides(sequence, end):
+                break  # what it would let go of is still to be read in this step
             if not self._reserve(sequence, end, step):
                 break
             step.prefill.append(Chunk(sequence, start, end))
@@ -141,28 +139,9 @@ class Scheduler:
             start = end
         return budget
 
-    def _take_known(self, sequence: Sequence) -> None:
-        """Hold the blocks of the prompt that are cached already; its last token is always computed anew."""
-        if sequence.params is None:  # every token's hidden state is wanted
-            return
-        size = self._pool.size
-        while (end := sequence.num_cached + size) < len(sequence.prompt) + bool(sequence.generated):
-            if sequence.num_cached % size or len(sequence.table) * size > sequence.num_cached:
-                return
-            parent = sequence.names[-1] if sequence.names else sequence.root
-            block = self._pool.find(parent, sequence.tokens(sequence.num_cached, end))
-            if block is None:
-                return
-            sequence.table.append(block)
-            self.advance(sequence, end)
-            self.prefix_hits += size
-
     def _reserve(self, sequence: Sequence, end: int, step: Step) -> bool:
         """Hold blocks for the positions before `end`, at the cost of less urgent sequences."""
-        while len(sequence.table) * self._pool.size < end:
-            if (block := self._pool.take()) is not None:
-                sequence.table.append(block)
-                continue
+        while not self._tables.extend(sequence, end):
             victim = self._running[-1]
             step.decode = [chunk for chunk in step.decode if chunk.sequence is not victim]
             step.prefill = [chunk for chunk in step.prefill if chunk.sequence is not victim]

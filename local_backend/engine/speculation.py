@@ -155,4 +155,4 @@ class Speculation:
 
     def _room(self, sequence: Sequence) -> int:
         """Positions left in the blocks that the sequence holds: none are taken for guesses."""
-        return len(sequence.table) * self._block_size - len(sequence)
+        return sequence.blocks * self._block_size - len(sequence)

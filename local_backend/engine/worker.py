@@ -15,6 +15,7 @@ from torch import Tensor
 
 from local_backend.clock import now
 from local_backend.engine.blocks import BlockPool
+from local_backend.engine.effort import EffortBook
 from local_backend.engine.load import Load, Speed
 from local_backend.engine.pooling import MeanPool
 from local_backend.engine.request import Embedding, Event, Finished, FinishReason, Sequence
@@ -22,6 +23,7 @@ from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import Chunk, Scheduler, SchedulerOptions, Step
 from local_backend.engine.speculation import Speculation
+from local_backend.measure.gauge import CPU_WATTS, Assumed, Gauge
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ Command = Sequence | Abort | None
 class EngineOptions:
     """max_length is in tokens, prompt and answer together; `model` separates its prefixes from others'.
 
-    `guesses` is how many tokens of a sequence one pass may check ahead, 0 for no speculation.
+    `guesses` is how many tokens of a sequence one pass may check ahead, 0 for no speculation. `gauge` tells
+    the energy that passes take.
     """
 
     max_queue: int
@@ -56,12 +59,15 @@ class EngineOptions:
     model: str = ""
     guesses: int = 8
     scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
+    gauge: Gauge = field(default_factory=lambda: Assumed(CPU_WATTS))
 
     def __post_init__(self) -> None:
         if self.max_queue < 0:
             raise ValueError("max_queue must be at least 0")
-        if self.blocks * self.block_size < self.max_length:
-            raise ValueError(f"{self.blocks} blocks of {self.block_size} tokens don't hold {self.max_length}")
+        window = self.scheduling.window
+        kept = self.max_length if window is None else window.blocks * self.block_size
+        if self.blocks * self.block_size < kept:
+            raise ValueError(f"{self.blocks} blocks of {self.block_size} tokens don't hold {kept}")
 
 
 class Broken(Exception):
@@ -86,6 +92,7 @@ class Worker:
         self._post_failure = post_failure
         self._events: list[tuple[int, Event]] = []
         self._speed = Speed()
+        self._effort = EffortBook(options.gauge)
         self.load = Load(options.blocks, options.blocks)
         self._start_anew()
 
@@ -148,6 +155,8 @@ class Worker:
             _log_failure(sequence, error)
             self._events.append((sequence.request_id, Finished(FinishReason.ERROR)))
             return
+        if self._scheduler.is_idle:
+            self._effort.begin()
         self._sequences[sequence.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -187,7 +196,13 @@ class Worker:
             for sequence in sequences.values():
                 self._decode([row for row in rows if row.sequence is sequence])
             return
-        self._speculation.cost.observe(len(rows), now() - started)
+        seconds = now() - started
+        self._speculation.cost.observe(len(rows), seconds)
+        self._effort.passed(
+            [row.sequence.request_id for row in rows],
+            [self._runner.arithmetic.token(row.position + 1) for row in rows],
+            seconds,
+        )
         self._failed_in_a_row = 0
         for row, values in zip(rows, logits, strict=True):
             if row.sequence.request_id not in self._sequences or not row.is_true:
@@ -202,6 +217,7 @@ class Worker:
             return
         pool = self._pools.get(sequence.request_id)
         logits = None
+        started = now()
         try:
             if pool is not None:
                 pool.add(self._runner.pool(chunk), chunk.start)
@@ -211,6 +227,8 @@ class Worker:
             self._fail(sequence, error)
             return
         self._failed_in_a_row = 0
+        flops = self._runner.arithmetic.chunk(chunk.start, chunk.end, last=logits is not None)
+        self._effort.passed([sequence.request_id], [flops], now() - started)
         self.load.prefilled += chunk.end - chunk.start
         self._scheduler.advance(sequence, chunk.end)
         if logits is not None:
@@ -271,10 +289,12 @@ class Worker:
         self._samplers.pop(sequence.request_id, None)
         self._pools.pop(sequence.request_id, None)
         self._speculation.forget(sequence.request_id)
-        self._events.append((sequence.request_id, Finished(reason)))
+        self._events.append((sequence.request_id, Finished(reason, self._effort.close(sequence.request_id))))
 
     def _end_all(self, reason: FinishReason) -> None:
-        self._events += [(request_id, Finished(reason)) for request_id in self._sequences]
+        self._events += [
+            (request_id, Finished(reason, self._effort.close(request_id))) for request_id in self._sequences
+        ]
         self._flush()
 
     def _refuse_until_stopped(self) -> None:
@@ -287,6 +307,11 @@ class Worker:
         load.running, load.waiting = scheduler.running, scheduler.waiting
         load.free_blocks, load.cached_blocks = self._pool.free, self._pool.cached
         load.tokens_per_second = self._speed.value
+        load.joules, load.flops, load.energy_source = (
+            self._effort.joules,
+            self._effort.flops,
+            self._effort.source,
+        )
         load.preemptions += scheduler.preemptions
         load.prefix_hits += scheduler.prefix_hits
         scheduler.preemptions = scheduler.prefix_hits = 0

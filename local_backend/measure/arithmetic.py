@@ -5,6 +5,7 @@ and softmax are left out, as is usual: they are less than a hundredth.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from local_backend.model.config import DeepseekConfig
 
@@ -46,6 +47,24 @@ def prompt_flops(config: DeepseekConfig, length: int) -> Flops:
         feed_forward=_feed_forward(config),
         head=_head(config) // length,
     )
+
+
+class Arithmetic:
+    """Operations of what an engine runs: tokens of answers one by one, prompts by the chunk."""
+
+    def __init__(self, config: DeepseekConfig) -> None:
+        self._config = config
+        self.token = lru_cache(maxsize=1 << 16)(self._token)
+
+    def chunk(self, start: int, end: int, *, last: bool) -> int:
+        """The positions [start, end) of a prompt; of the `last` chunk one token's logits are wanted."""
+        head = _head(self._config)
+        each = prompt_flops(self._config, end).total - head // end
+        return (end - start) * each + (head if last else 0)
+
+    def _token(self, context: int) -> int:
+        """One token that attends to so many positions, itself included."""
+        return decode_flops(self._config, context).total
 
 
 def _projections(config: DeepseekConfig) -> int:

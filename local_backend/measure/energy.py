@@ -1,7 +1,7 @@
 """Joules from the hardware's own counters: NVML's for a GPU, RAPL's for a CPU, and else the reason why not.
 
 RAPL counts in microjoules per package and starts again from zero at `max_energy_range_uj` (Linux,
-Documentation/power/powercap).
+Documentation/power/powercap). AMD's counters have the same names.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-_POWERCAP = Path("/sys/class/powercap")
+POWERCAP = Path("/sys/class/powercap")
 _MICRO, _MILLI = 1e-6, 1e-3
 
 
@@ -29,30 +29,38 @@ class Meter:
         return sum(b - a if b >= a else b - a + wrap for a, b, wrap in parts)
 
 
-def find_meter(device: torch.device, powercap: Path = _POWERCAP) -> Meter | str:
-    """The meter for what runs on `device`, or why there is none."""
-    return _nvml(device) if device.type == "cuda" else _rapl(powercap)
+def find_meter(device: torch.device, powercap: Path = POWERCAP, *, devices: int = 1) -> Meter | str:
+    """The meter for what runs on `device` and as many of its kind after it, or why there is none."""
+    return _nvml(device, devices) if device.type == "cuda" else _rapl(powercap)
 
 
-def _nvml(device: torch.device) -> Meter | str:
+def _nvml(device: torch.device, devices: int) -> Meter | str:
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        first = device.index or 0
+        handles = [
+            nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+            for index in range(first, first + devices)
+        ]
+        for handle in handles:
+            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except ImportError:
         return "install nvidia-ml-py to read the GPU's energy counter"
     # NVML's errors have no common base that exists without the package.
     except Exception as error:  # noqa: BLE001
         return f"NVML has no energy counter for this GPU: {error}"
-    return Meter("NVML", lambda: [nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * _MILLI], (float("inf"),))
+    return Meter(
+        "NVML",
+        lambda: [nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * _MILLI for handle in handles],
+        (float("inf"),) * devices,
+    )
 
 
 def _rapl(powercap: Path) -> Meter | str:
-    # Packages alone: cores and memory are parts of them.
+    # Packages alone: cores and memory are parts of them, and psys has the packages in it.
     zones = sorted(powercap.glob("intel-rapl:[0-9]*"))
-    zones = [zone for zone in zones if zone.name.count(":") == 1]
+    zones = [zone for zone in zones if zone.name.count(":") == 1 and not _is_platform(zone)]
     if not zones:
         return f"{powercap} has no RAPL counters (virtual machines rarely do)"
     try:
@@ -62,6 +70,11 @@ def _rapl(powercap: Path) -> Meter | str:
     except (OSError, ValueError) as error:
         return f"RAPL's counters cannot be read ({error}); root can"
     return Meter("RAPL", lambda: [_joules(zone / "energy_uj") for zone in zones], wraps)
+
+
+def _is_platform(zone: Path) -> bool:
+    name = zone / "name"
+    return name.exists() and name.read_text(encoding="ascii").strip() == "psys"
 
 
 def _joules(path: Path) -> float:

@@ -33,8 +33,8 @@ class DualChunk:
 class DeepseekConfig:
     """Names and meanings are those of DeepSeek's published config.json files.
 
-    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block. Two are not
-    DeepSeek's: dual_chunk is set where a context is to be longer than the trained one, and
+    weight_block_size is that of an FP8 checkpoint, whose matrices carry one scale a block. Three are not
+    DeepSeek's: dual_chunk and sinks are set where a text may be longer than the trained context, and
     dense_key_value_heads in a model that was compressed from one with grouped-query attention.
     """
 
@@ -68,6 +68,7 @@ class DeepseekConfig:
     eos_token_ids: tuple[int, ...] = ()
     weight_block_size: tuple[int, int] | None = None
     dual_chunk: DualChunk | None = None
+    sinks: int = 0
     dense_key_value_heads: int | None = None
 
     @property

@@ -27,7 +27,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 _ROPE_TYPES = ("default", "yarn", "longrope")
 
 # Read from nested or renamed keys, not from a key of their own name.
-_DERIVED = ("rope", "eos_token_ids", "weight_block_size", "dual_chunk")
+_DERIVED = ("rope", "eos_token_ids", "weight_block_size", "dual_chunk", "sinks")
 
 
 def parse_config(raw: Mapping[str, Any]) -> DeepseekConfig:

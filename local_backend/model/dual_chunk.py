@@ -21,17 +21,16 @@ Rotary = tuple[Tensor, Tensor]
 class ChunkedQueries:
     """A row's queries [tokens, heads, qk_rope_head_dim], rotated for each kind of distance."""
 
+    chunk_length: int
     intra: Tensor
     successive: Tensor
     inter: Tensor
 
-    def scores(self, k_rope: Tensor, start: int, chunk: int) -> Tensor:
-        """Products with the keys [length, qk_rope_head_dim] -> [tokens, heads, length].
-
-        The queries stand at the positions from `start` on; keys after a query get a score too, to be masked.
-        """
+    def scores(self, k_rope: Tensor) -> Tensor:
+        """Products with the keys [length, qk_rope_head_dim] -> [tokens, heads, length]."""
         parts = []
-        tokens = len(self.intra)
+        tokens, chunk = len(self.intra), self.chunk_length
+        start = len(k_rope) - tokens
         for begin in range(start // chunk * chunk, start + tokens, chunk):
             own = slice(max(begin - start, 0), begin + chunk - start)
             before = max(begin - chunk, 0)
@@ -62,11 +61,10 @@ class ChunkRotary:
         inter = rotary(torch.full_like(positions, last))
         return cls(dual.chunk_length, rotary(within), rotary(beyond), inter)
 
-    def queries(self, q_rope: Tensor, row: int, is_interleaved: bool) -> ChunkedQueries:
+    def queries(self, q_rope: Tensor, rotated: Tensor, row: int, is_interleaved: bool) -> ChunkedQueries:
         """Rotate the queries of a row, [tokens, heads, qk_rope_head_dim]."""
-        return ChunkedQueries(
-            *(
-                rotate(q_rope, cos[row, :, None], sin[row, :, None], is_interleaved)
-                for cos, sin in (self.keys, self.successive, self.inter)
-            )
+        successive, inter = (
+            rotate(q_rope, cos[row, :, None], sin[row, :, None], is_interleaved)
+            for cos, sin in (self.successive, self.inter)
         )
+        return ChunkedQueries(self.chunk_length, rotated, successive, inter)

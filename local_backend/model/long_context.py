@@ -1,4 +1,4 @@
-"""Stretches a model's context beyond its trained length, by YaRN or by dual chunk attention."""
+"""Takes a model beyond its trained length: by YaRN, by dual chunk attention or by a sliding window."""
 
 import math
 from dataclasses import replace
@@ -12,6 +12,9 @@ from local_backend.model.config import DeepseekConfig, DualChunk, RopeConfig, ya
 # ChunkLlama's choice: three quarters of the trained length, and the rest as the window between neighbours.
 _CHUNK_SHARE = 0.75
 
+SINKS = 64
+"""First tokens that a sliding window keeps, a block of the engine's cache; the paper finds four enough."""
+
 
 class Extension(StrEnum):
     """How positions beyond the trained length are reached."""
@@ -19,17 +22,25 @@ class Extension(StrEnum):
     NONE = "none"
     YARN = "yarn"
     DUAL_CHUNK = "dual-chunk"
+    SLIDING = "sliding"
 
 
 def extended(config: DeepseekConfig, extension: Extension, length: int) -> DeepseekConfig:
-    """The config of a model that takes `length` positions; the same where it takes them anyway."""
+    """The config of a model that takes `length` positions; the same where it takes them anyway.
+
+    Sliding, `length` is what the cache keeps of a text, which may itself be of any length.
+    """
     trained = config.max_position_embeddings
+    if extension is Extension.SLIDING:
+        if length > trained:
+            raise ConfigError(f"--window {length} exceeds the model's {trained} positions")
+        return replace(config, sinks=SINKS)
     if length <= trained:
         return config
     if extension is Extension.NONE:
         raise ConfigError(
             f"--max-length {length} exceeds the model's {trained} positions; "
-            "--extend yarn or --extend dual-chunk reaches further, at some loss"
+            "--extend yarn, dual-chunk or sliding reaches further, at some loss"
         )
     if extension is Extension.DUAL_CHUNK:
         chunk = int(trained * _CHUNK_SHARE)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from local_backend.kernels import mla_decode
 from local_backend.kernels.mla_decode import Pages
 from local_backend.model.config import DeepseekConfig
-from local_backend.model.dual_chunk import ChunkedQueries, ChunkRotary
+from local_backend.model.distances import Distances, RotatedQueries
 from local_backend.model.linear import Projection
 from local_backend.model.rope import rotate
 
@@ -30,6 +30,9 @@ class LatentView(Protocol):
 
     lengths: Sequence[int]
     """How many positions each row may read: all up to its last."""
+
+    evicted: Sequence[int]
+    """How many tokens of each row's text are gone, none of the first ones among them."""
 
     def write(self, layer: int, latents: Tensor) -> None:
         """Store latents [rows, tokens, latent_dim] of the positions that this pass computes."""
@@ -47,15 +50,15 @@ class Span:
 
     rotary: cosine and sine of the positions, [rows, tokens, qk_rope_head_dim / 2] each. visible: for each row
     bool [tokens, length], which cached positions a query may see; None where there is a single query, which
-    sees them all. absorbed: which of the two forms attention takes, None for the cheaper. chunked: the
-    rotations of dual chunk attention, whose keys take `rotary` too.
+    sees them all. absorbed: which of the two forms attention takes, None for the cheaper. distances: set
+    where queries are rotated otherwise than their own keys for a part of the cache.
     """
 
     rotary: tuple[Tensor, Tensor]
     visible: Sequence[Tensor | None]
     cache: LatentView
     absorbed: bool | None
-    chunked: ChunkRotary | None = None
+    distances: Distances | None = None
 
 
 class MultiHeadLatentAttention(nn.Module):
@@ -96,8 +99,7 @@ class MultiHeadLatentAttention(nn.Module):
         cos, sin = span.rotary
         query = self._query(x).view(rows, tokens, self.num_heads, -1)
         q_nope, q_rope = torch.split(query, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
-        if span.chunked is None:
-            q_rope = rotate(q_rope, cos[:, :, None], sin[:, :, None], self.rope_interleave)
+        rotated = rotate(q_rope, cos[:, :, None], sin[:, :, None], self.rope_interleave)
 
         compressed, k_rope = self.kv_a_proj_with_mqa(x).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
@@ -105,11 +107,11 @@ class MultiHeadLatentAttention(nn.Module):
         k_rope = rotate(k_rope, cos, sin, self.rope_interleave)
         span.cache.write(self.layer, torch.cat([self.kv_a_layernorm(compressed), k_rope], dim=-1))
 
-        pages = span.cache.pages(self.layer) if tokens == 1 and span.chunked is None else None
+        pages = span.cache.pages(self.layer) if tokens == 1 and span.distances is None else None
         if pages is not None:
-            attended = self._attend_paged(q_nope[:, 0], q_rope[:, 0], pages)[:, None]
+            attended = self._attend_paged(q_nope[:, 0], rotated[:, 0], pages)[:, None]
         else:
-            each = [self._attend(q_nope[row], q_rope[row], span, row) for row in range(rows)]
+            each = [self._attend(q_nope[row], q_rope[row], rotated[row], span, row) for row in range(rows)]
             attended = torch.stack(each)
         output: Tensor = self.o_proj(attended)
         return output
@@ -121,17 +123,18 @@ class MultiHeadLatentAttention(nn.Module):
         attended = mla_decode.decode(query, pages, self.kv_lora_rank, self.softmax_scale)
         return torch.einsum("thr,hvr->thv", attended, w_uv).flatten(1)
 
-    def _attend(self, q_nope: Tensor, q_rope: Tensor, span: Span, row: int) -> Tensor:
-        """One row's queries [tokens, heads, *], not rotated yet with chunks, -> [tokens, heads * v]."""
+    def _attend(self, q_nope: Tensor, q_rope: Tensor, rotated: Tensor, span: Span, row: int) -> Tensor:
+        """One row's queries [tokens, heads, *], before and after rotation, -> [tokens, heads * v]."""
         latents, visible = span.cache.read(self.layer, row), span.visible[row]
-        if span.chunked is not None:
-            queries = span.chunked.queries(q_rope, row, self.rope_interleave)
-            return self._attend_chunked(q_nope, queries, latents, visible, span.chunked.chunk_length)
+        if span.distances is not None:
+            queries = span.distances.queries(q_rope, rotated, row, self.rope_interleave)
+            if queries is not None:
+                return self._attend_distances(q_nope, queries, latents, visible)
         absorbed = span.absorbed
         if absorbed is None:
             absorbed = self._prefers_absorbed(len(q_nope), len(latents))
         attend = self._attend_absorbed if absorbed else self._attend_expanded
-        return attend(q_nope, q_rope, latents, visible)
+        return attend(q_nope, rotated, latents, visible)
 
     def _prefers_absorbed(self, tokens: int, length: int) -> bool:
         """Whether absorbed takes fewer products: never where a prompt starts, as all is expanded once."""
@@ -181,13 +184,12 @@ class MultiHeadLatentAttention(nn.Module):
         scores = (query.flatten(0, 1) @ keys.T).view(tokens, self.num_heads, -1)
         return self._weigh(scores, compressed, visible)
 
-    def _attend_chunked(
-        self, q_nope: Tensor, q_rope: ChunkedQueries, latents: Tensor, visible: Tensor | None, chunk: int
+    def _attend_distances(
+        self, q_nope: Tensor, q_rope: RotatedQueries, latents: Tensor, visible: Tensor | None
     ) -> Tensor:
-        """The absorbed form with positions counted in chunks; queries [tokens, heads, *]."""
+        """The absorbed form with rotations of its own for parts of the cache; queries [tokens, heads, *]."""
         compressed = latents[:, : self.kv_lora_rank]
-        start = len(latents) - len(q_nope)
-        scores = q_rope.scores(latents[:, self.kv_lora_rank :], start, chunk)
+        scores = q_rope.scores(latents[:, self.kv_lora_rank :])
         if self.qk_nope_head_dim:
             q_latent = torch.einsum("thn,hnr->thr", q_nope, self._up_projections()[0])
             scores = scores + q_latent @ compressed.T

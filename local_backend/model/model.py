@@ -7,6 +7,7 @@ from local_backend.model.config import DeepseekConfig
 from local_backend.model.dual_chunk import ChunkRotary
 from local_backend.model.mla import LatentView, MultiHeadLatentAttention, Span
 from local_backend.model.rope import RotaryEmbedding
+from local_backend.model.sliding import SlidRotary
 from local_backend.parallel.group import ParallelGroup
 from local_backend.parallel.layers import shared_config, shared_feed_forward
 
@@ -29,7 +30,7 @@ class DecoderLayer(nn.Module):
 
 
 class DeepseekV3(nn.Module):
-    """A DeepSeek-V2 or V3 language model for inference; `max_length` bounds its positions."""
+    """A DeepSeek-V2 or V3 language model for inference; `max_length` bounds its positions in the cache."""
 
     def __init__(
         self,
@@ -56,9 +57,9 @@ class DeepseekV3(nn.Module):
     ) -> Tensor:
         """Run tokens and cache their latents; everything before them must be cached already.
 
-        ids, positions: int64 [rows, tokens], a row's positions without a gap. absorbed: which form of
-        attention (both give the same result), None for the cheaper. Returns hidden states [rows, tokens,
-        hidden_size], normed, ready for `logits`.
+        ids, positions: int64 [rows, tokens], a row's positions in the cache without a gap. absorbed: which
+        form of attention (both give the same result), None for the cheaper. Returns hidden states [rows,
+        tokens, hidden_size], normed, ready for `logits`.
         """
         x = self.embed_tokens(ids)
         visible: list[Tensor | None] = [None] * len(ids)
@@ -76,10 +77,15 @@ class DeepseekV3(nn.Module):
     def _span(
         self, positions: Tensor, visible: list[Tensor | None], cache: LatentView, absorbed: bool | None
     ) -> Span:
-        if self.config.dual_chunk is None:
+        if self.config.dual_chunk is not None:
+            chunked = ChunkRotary.of(self.rotary, positions, self.config.dual_chunk)
+            return Span(chunked.keys, visible, cache, absorbed, chunked)
+        if not any(cache.evicted):
             return Span(self.rotary(positions), visible, cache, absorbed)
-        chunked = ChunkRotary.of(self.rotary, positions, self.config.dual_chunk)
-        return Span(chunked.keys, visible, cache, absorbed, chunked)
+        evicted = torch.tensor(cache.evicted, device=positions.device)
+        rotary = self.rotary.endless(positions + evicted[:, None])
+        slid = SlidRotary(self.config.sinks, cache.evicted, self.rotary(positions))
+        return Span(rotary, visible, cache, absorbed, slid)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden [.., hidden_size] -> float32 [.., vocab_size]."""

@@ -21,13 +21,25 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         frequencies = inverse_frequencies(config, dim, max_positions).to(device)
         angles = torch.arange(max_positions, dtype=torch.float32, device=device)[:, None] * frequencies
-        scale = attention_scale(config)
-        self.register_buffer("cos", angles.cos() * scale, persistent=False)
-        self.register_buffer("sin", angles.sin() * scale, persistent=False)
+        self._frequencies = frequencies
+        self._scale = attention_scale(config)
+        self.register_buffer("cos", angles.cos() * self._scale, persistent=False)
+        self.register_buffer("sin", angles.sin() * self._scale, persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Positions [batch, tokens] -> cosine and sine, each [batch, tokens, dim / 2]."""
         return self.cos[positions], self.sin[positions]
+
+    def endless(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for positions of any size: beyond the tables, angles are computed in float64."""
+        angles = positions[..., None].double() * self._frequencies.double()
+        last = len(self.cos) - 1
+        cos, sin = self(positions.clamp(max=last))
+        is_far = positions[..., None] > last
+        return (
+            torch.where(is_far, angles.cos().float() * self._scale, cos),
+            torch.where(is_far, angles.sin().float() * self._scale, sin),
+        )
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:

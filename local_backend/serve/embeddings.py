@@ -75,6 +75,7 @@ class EmbeddingReply:
             if isinstance(event, Embedding):
                 vectors[index] = event.values
             elif isinstance(event, Finished):
+                self.outcome.efforts.append(event.effort)
                 raise_for(event.reason)
         self.outcome.first_token_seconds = now() - self._arrived
         data = [
@@ -82,7 +83,7 @@ class EmbeddingReply:
             for index in sorted(vectors)
         ]
         tokens = self.outcome.prompt_tokens
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        usage = self.outcome.usage({"prompt_tokens": tokens, "total_tokens": tokens})
         return {"object": "list", "data": data, "model": self._request.model, "usage": usage}
 
     def _encoded(self, vector: Sequence[float]) -> list[float] | str:

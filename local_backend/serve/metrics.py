@@ -71,7 +71,15 @@ class _EngineCollector(Collector):
             ("guessed_right_tokens", "Of them, those that the answers have", load.guessed_right),
             ("preemptions", "Sequences put back to be computed again", load.preemptions),
             ("failed_sequences", "Sequences ended by a failure of their own", load.failures),
+            ("flops", "Floating-point operations of ended sequences", load.flops),
             ("engine_restarts", "Times the engine started anew after a failure", load.restarts),
         )
         for name, text, value in counters:
             yield CounterMetricFamily(f"tidegate_local_{name}", text, value)
+        joules = CounterMetricFamily(
+            "tidegate_local_energy_joules",
+            "Energy of ended sequences: of the counter nvml or rapl, or an estimate",
+            labels=["source"],
+        )
+        joules.add_metric([load.energy_source], load.joules)
+        yield joules

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from local_backend.clock import now, unix_time
+from local_backend.engine.effort import Effort
 from local_backend.engine.engine import Generation
 from local_backend.engine.request import Finished, FinishReason, Token
 from local_backend.serve import errors
@@ -25,6 +26,14 @@ class Outcome:
     completion_tokens: int = 0
     first_token_seconds: float | None = None
     finish_reasons: list[str] = field(default_factory=list)
+    efforts: list[Effort] = field(default_factory=list)
+    """What each sequence took that has ended."""
+
+    def usage(self, tokens: Mapping[str, int]) -> dict[str, Any]:
+        """OpenAI's usage with these counts, and what the answer took."""
+        took = sum(self.efforts[1:], self.efforts[0]) if self.efforts else Effort()
+        energy = {"joules": round(took.joules, 6), "source": took.source}
+        return {**tokens, "energy": energy, "flops": took.flops}
 
 
 class Reply:
@@ -86,6 +95,8 @@ class Reply:
         """Pieces of every choice as they come, and each choice's finish reason."""
         done: set[int] = set()
         async for index, event in self._generation:
+            if isinstance(event, Finished):
+                self.outcome.efforts.append(event.effort)
             if index in done:
                 continue
             stream = self._streams[index]
@@ -124,9 +135,11 @@ class Reply:
             body["usage"] = usage
         return event_bytes(body)
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         prompt, completion = self.outcome.prompt_tokens, self.outcome.completion_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return self.outcome.usage(
+            {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        )
 
 
 def _likelihood(choice: Choice) -> float:

@@ -48,7 +48,8 @@ def test_scores_are_those_of_the_definition(start: int, tokens: int) -> None:
     positions = torch.arange(start, start + tokens)[None]
     chunked = ChunkRotary.of(rotary, positions, DUAL)
     cos, sin = rotary(torch.arange(start + tokens) % DUAL.chunk_length)
-    found = chunked.queries(queries, 0, True).scores(rotate(keys, cos, sin, True), start, DUAL.chunk_length)
+    own = rotate(queries, *(part[0, :, None] for part in chunked.keys), True)
+    found = chunked.queries(queries, own, 0, True).scores(rotate(keys, cos, sin, True))
     assert found.shape == (tokens, 3, start + tokens)
     for index in range(tokens):
         for key in range(start + index + 1):

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from local_backend.engine.blocks import BlockPool
 from local_backend.engine.request import SamplingParams, Sequence
 from local_backend.engine.scheduler import Chunk, Scheduler, SchedulerOptions, Step
+from local_backend.engine.window import Window
 
 PARAMS = SamplingParams(max_tokens=4)
 
@@ -13,7 +14,7 @@ def sequence(request_id: int, prompt: int = 4, priority: int = 0, first: int = 0
     return Sequence(request_id, tuple(range(first, first + prompt)), PARAMS, priority)
 
 
-def scheduler(blocks: int = 100, size: int = 4, **options: int) -> Scheduler:
+def scheduler(blocks: int = 100, size: int = 4, **options: int | Window) -> Scheduler:
     return Scheduler(BlockPool(blocks, size), SchedulerOptions(**{"chunk": size, **options}))  # type: ignore[arg-type]
 
 
@@ -117,10 +118,14 @@ def test_answers_are_a_prefix_only_where_they_round_alike(share_answers: bool) -
 ACTIONS = st.tuples(st.sampled_from(["add", "remove", "spoil", "step", "step"]), st.integers(0, 9))
 
 
-@given(st.lists(ACTIONS, max_size=80))
-def test_blocks_are_held_once_budgets_kept_and_nothing_starves(actions: list[tuple[str, int]]) -> None:
-    engine = scheduler(blocks=8, size=2, max_concurrency=3, prefill_budget=5, replay=3)
-    pool = engine._pool
+@pytest.mark.parametrize("window", [None, Window(1, 2), Window(2, 3)])
+@given(actions=st.lists(ACTIONS, max_size=80))
+def test_blocks_are_held_once_budgets_kept_and_nothing_starves(
+    window: Window | None, actions: list[tuple[str, int]]
+) -> None:
+    options: dict[str, Window] = {} if window is None else {"window": window}
+    engine = scheduler(blocks=8, size=2, max_concurrency=3, prefill_budget=5, replay=3, **options)
+    pool = engine._tables.pool
     alive: list[Sequence] = []
     for count, (action, number) in enumerate(actions):
         if action == "add":
@@ -135,11 +140,15 @@ def test_blocks_are_held_once_budgets_kept_and_nothing_starves(actions: list[tup
             assert sum(chunk.end - chunk.start for chunk in step.prefill) <= 5 + 1
             assert all(chunk.end - chunk.start <= 3 for chunk in step.decode)
             for chunk in chunks:
-                assert len(chunk.sequence.table) * 2 >= chunk.end
-                written = chunk.sequence.table[chunk.start // 2 : -(-chunk.end // 2)]
+                gone = chunk.sequence.dropped
+                assert chunk.sequence.blocks * 2 >= chunk.end
+                written = chunk.sequence.table[chunk.start // 2 - gone : -(-chunk.end // 2) - gone]
                 assert all(block.ref == 1 and block.hash is None for block in written)
+                if window is not None:
+                    assert len(chunk.sequence.table) <= window.blocks
+                    assert gone == max(0, -(-chunk.end // 2) - window.blocks)
             play(engine, step)
-            for each in [each for each in alive if len(each) >= 14]:
+            for each in [each for each in alive if len(each) >= (14 if window is None else 24)]:
                 alive.remove(each)
                 engine.remove(each)
         assert pool.free == 8 - len({block.id for each in alive for block in each.table})
