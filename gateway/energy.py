@@ -91,7 +91,7 @@ class Rates:
             local = energy_data().local
             return Rate(TokenEnergy(local.input, local.input, local.output), tells_energy=True)
         own = None if provider is None else by_name(model, provider.energy)
-        return Rate(per_token(model, own))
+        return Rate(per_token(model, own), tells_energy=own is not None and own.told)
 
 
 def per_token(model: str, own: Energy | None = None) -> TokenEnergy:

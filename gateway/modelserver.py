@@ -18,6 +18,8 @@ def model_server_argv(provider: LocalProvider, port: int) -> list[str]:
         argv += ["--delta", provider.delta]
     if provider.threads is not None:
         argv += ["--threads", str(provider.threads)]
+    if provider.watts is not None:
+        argv += ["--watts", str(provider.watts)]
     return argv
 
 

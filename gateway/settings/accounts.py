@@ -135,7 +135,10 @@ class Provider(Section):
 
 
 class LocalProvider(Section):
-    """The bundled model server, which the gateway starts and watches. `threads` None leaves it to torch."""
+    """The bundled model server, which the gateway starts and watches. `threads` None leaves it to torch.
+
+    `watts` is what its device draws while it computes, for where no counter tells the energy.
+    """
 
     # As an upstream it is an account like any other.
     weight: ClassVar[float] = 1.0
@@ -151,6 +154,7 @@ class LocalProvider(Section):
     delta: str | None = None
     device: Annotated[str, AfterValidator(_device)] = "auto"
     threads: Annotated[Whole, Field(ge=1)] | None = None
+    watts: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _check_delta(self) -> Self:

@@ -19,7 +19,8 @@ class Energy(Section):
     """What is known better of a model than the bundled data; each key goes before what follows without it.
 
     `active` is in billions of parameters that run for a token. `input`, `cached_input` and `output` are
-    joules a token at the server, `pue` what a data centre draws for each joule of its servers.
+    joules a token at the server, `pue` what a data centre draws for each joule of its servers. `told` takes
+    the answers' own word where they have one, as those of the bundled model's server do.
     """
 
     active: Number | None = Field(default=None, gt=0, le=1e5)
@@ -27,11 +28,12 @@ class Energy(Section):
     cached_input: Number | None = Field(default=None, ge=0, le=1e6)
     output: Number | None = Field(default=None, ge=0, le=1e6)
     pue: Number | None = Field(default=None, ge=1, le=10)
+    told: bool = False
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("say at least one of active, input, cached_input, output and pue")
+            raise ValueError("say at least one of active, input, cached_input, output, pue and told")
         return self
 
 

@@ -117,6 +117,9 @@ def test_only_the_bundled_model_s_own_word_is_taken():
     assert rates.of("local", "m").spent(told) == Spent(2_500_000, True, 1e9)
     remote = rates.of("remote", "x-8b").spent(told)
     assert (remote.measured, remote.flops) == (False, None)
+    own = Rates({"own": Provider(preset="vllm", energy={"*": {"told": True}})})
+    assert own.of("own", "x-8b").spent(told) == Spent(2_500_000, True, 1e9)
+    assert own.of("own", "x-8b").spent(Usage(10, 10)).amount == remote.amount
     assert remote.amount == rates.of("remote", "x-8b").spent(Usage(10, 10)).amount
     silent = rates.of("local", "m").spent(Usage(10, 10))
     assert silent.amount > 0

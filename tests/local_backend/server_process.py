@@ -73,11 +73,14 @@ class ServerProcess:
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=60)
 
+    def metrics(self) -> dict[str, float]:
+        """Every series by its name and labels."""
+        lines = httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
     def metric(self, name: str) -> float:
-        for line in httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[1])
-        raise AssertionError(f"no metric {name}")
+        return self.metrics()[name]
 
     def wait_for_open(self, count: int, timeout: float = 30) -> None:
         """Wait until exactly `count` sequences are open; fails when that never happens."""

@@ -66,9 +66,10 @@ def test_cache_bytes_name_their_baselines(tmp_path: Path) -> None:
     assert found.latents == 2 * found.latents_bfloat16 == 2 * 48 * 4
 
 
-def counter(folder: Path, name: str, joules: float) -> Path:
+def counter(folder: Path, name: str, joules: float, called: str = "package-0") -> Path:
     zone = folder / name
     zone.mkdir(exist_ok=True)
+    (zone / "name").write_text(f"{called}\n")
     (zone / "max_energy_range_uj").write_text("100000000\n")
     (zone / "energy_uj").write_text(f"{int(joules * 1e6)}\n")
     return zone
@@ -77,7 +78,9 @@ def counter(folder: Path, name: str, joules: float) -> Path:
 def test_energy_is_the_sum_of_packages_and_survives_a_counter_that_starts_again(tmp_path: Path) -> None:
     counter(tmp_path, "intel-rapl:0", 10)
     counter(tmp_path, "intel-rapl:1", 99)
-    counter(tmp_path, "intel-rapl:0:0", 50)
+    counter(tmp_path, "intel-rapl:0:0", 50, "core")
+    counter(tmp_path, "intel-rapl:2", 70, "psys")
+    (tmp_path / "intel-rapl").mkdir()
     meter = find_meter(CPU, tmp_path)
     assert isinstance(meter, Meter)
     before = meter.read()
