@@ -73,7 +73,7 @@ class FairQueue:
         tier = self.tiers[call.tier if call.tier in self._named else DEFAULT]
         ticket = Ticket(call, tier, cost, weight, now)
         if not tier.mean:
-            tier.guess(ticket.cost)
+            tier.guess(cost, self.tiers.values())
         lane = tier.lanes.get(call.tenant)
         if lane is not None and lane.promised:
             tier.redeem(ticket, mark_of(call), now)
@@ -87,11 +87,11 @@ class FairQueue:
     def leave(self, ticket: Ticket, now: float, usage: Usage | None, *, answered: bool) -> None:
         """Its seat is free. What it was charged is settled: by ``usage``, or to nothing without an answer."""
         tier = ticket.tier
-        tier.running -= 1
+        tier.leave(ticket)
         if not answered:
             tier.counters.charge(ticket.call.tenant, -ticket.cost / ticket.weight)
             return
-        tier.ended(ticket.cost, now - ticket.seated)
+        tier.learn(ticket.cost, now - ticket.seated)
         if usage is not None:
             tier.counters.charge(
                 ticket.call.tenant, (cost(usage.input, usage.output) - ticket.cost) / ticket.weight
@@ -103,7 +103,7 @@ class FairQueue:
         self._sweep(now)
         tenant = ticket.call.tenant
         lane = tier.lane(tenant, now)
-        if not tier.options.max_wait or self._too_late(ticket, tier, lane, limit):
+        if not tier.options.max_wait or self._too_late(ticket, lane, now, limit):
             return "late"
         full = self.waiting >= self.options.max_waiting and not ticket.promised
         if full and not self._make_room(tier):
@@ -127,7 +127,7 @@ class FairQueue:
         tier = ticket.tier
         lane = tier.lane(ticket.call.tenant, now)
         seats = self._seats(tier, limit)
-        fair = max(1, ceil(opens_in + tier.wait(lane, ticket.cost, seats)))
+        fair = max(1, ceil(opens_in + tier.wait(lane, ticket.cost, seats, now)))
         spread = self._rng.uniform(1, 1 + self.options.spread)
         wait = tier.book(now, fair * spread, ticket.cost, seats)
         lane.promise(mark_of(ticket.call), now, wait, ticket.cost)
@@ -149,19 +149,19 @@ class FairQueue:
     def _sit(self, ticket: Ticket, now: float) -> None:
         tier = ticket.tier
         tier.counters.charge(ticket.call.tenant, ticket.cost / ticket.weight)
-        tier.running += 1
-        ticket.seated = now
+        tier.sit(ticket, now)
 
     def _seats(self, tier: Tier, limit: int) -> float:
         return max(1.0, tier.seats, owned(self.tiers.values(), limit).get(tier, 0))
 
-    def _too_late(self, ticket: Ticket, tier: Tier, lane: Lane, limit: int) -> bool:
+    def _too_late(self, ticket: Ticket, lane: Lane, now: float, limit: int) -> bool:
+        tier = ticket.tier
         if ticket.promised or not tier.waiting:
             return False
         patience = tier.options.max_wait
         if lane.codel.overloaded:
             patience = min(patience, lane.codel.longest_wait)
-        return tier.wait(lane, tier.mean, self._seats(tier, limit)) > patience
+        return tier.wait(lane, tier.mean, self._seats(tier, limit), now, patience) > patience
 
     def _shed_late(self, tier: Tier, lane: Lane, now: float, limit: int) -> None:
         """Send away whom an overloaded lane kept too long, while it has more than it can serve soon."""
@@ -169,7 +169,8 @@ class FairQueue:
         lane.look(now)
         seats = self._seats(tier, limit)
         while lane.waiting > 1 and (late := lane.late(now)) is not None:
-            if tier.wait(lane, 0.0, seats) <= lane.codel.longest_wait:
+            patience = lane.codel.longest_wait
+            if tier.wait(lane, 0.0, seats, now, patience) <= patience:
                 return
             self.give_up(late)
             self._shed(late, "late")

@@ -11,6 +11,7 @@ in time is dropped.
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from policies.codel import CodelOptions, ControlledDelay
@@ -23,6 +24,9 @@ _GRACE = 0.1
 _LEAST_GRACE = 5.0
 _SLACK = 0.05
 _MOST_PROMISES = 10_000
+_ROUNDING = 1e-6
+PAGE = 5.0
+"""Seconds of the calendar of promises that are looked at together."""
 
 
 class Ticket:
@@ -52,6 +56,7 @@ class Lane:
         "_book",
         "_came_back",
         "_others",
+        "_pages",
         "_promises",
         "codel",
         "cost",
@@ -65,15 +70,21 @@ class Lane:
         self._others: deque[Ticket] = deque()
         self._promises: dict[int, deque[_Promise]] = {}
         self._book: list[_Promise] = []  # a heap, by when they end
+        self._pages: dict[int, float] = {}  # what they cost, by when they are due
         self.codel = ControlledDelay(options, now)
         self.cost = 0.0
         self.promised = 0.0
         self.waiting = 0
         self.weight = 1.0
 
-    def ahead(self, kept: float) -> float:
-        """The work before a call that comes now: what waits, and what was promised and will be asked for."""
-        return self.cost + kept * self.promised
+    def ahead(self, kept: float, until: float = inf) -> float:
+        """The work before a call that comes now: what waits, and what was promised and will be asked for.
+
+        What is due after ``until`` doesn't count.
+        """
+        if until == inf or not self._pages:
+            return self.cost + kept * self.promised
+        return self.cost + kept * sum(cost for page, cost in self._pages.items() if page * PAGE < until)
 
     @property
     def empty(self) -> bool:
@@ -138,6 +149,7 @@ class Lane:
             self._promises.setdefault(mark, deque()).append(promise)
             heappush(self._book, promise)
             self.promised += cost
+            self._pages[promise.page] = self._pages.get(promise.page, 0.0) + cost
 
     def redeem(self, mark: int, now: float) -> bool:
         """Whether a call that comes now was promised a place; the promise is then kept."""
@@ -164,6 +176,9 @@ class Lane:
         if not same:
             del self._promises[promise.mark]
         self.promised = self.promised - promise.cost if self._promises else 0.0
+        left = self._pages.pop(promise.page, 0.0) - promise.cost
+        if left > _ROUNDING * promise.cost:
+            self._pages[promise.page] = left
 
 
 @dataclass(slots=True, eq=False)
@@ -175,6 +190,10 @@ class _Promise:
     until: float
     cost: float
     over: bool = False
+
+    @property
+    def page(self) -> int:
+        return int(self.due / PAGE)
 
     def __lt__(self, other: "_Promise") -> bool:
         return self.until < other.until

@@ -7,23 +7,21 @@ under way: the owner gets the next ones that become free.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from policies.codel import CodelOptions
 from policies.fairshare import VirtualTokenCounters
-from policies.lane import Lane, Ticket
+from policies.lane import PAGE, Lane, Ticket
 
 _SMOOTHING = 0.05
 _MANY = 64
 """With more lanes their sums of the last sweep stand for each of them."""
-_PAGE = 5.0
-"""Seconds of the calendar of promises that are booked together."""
 _PAGES = 200
 _ROOM = 0.8
 """The share of the seats that may be promised: the rest is for who comes in between."""
 _PUT_OFF = 5.0
-_FIRST_GUESS = 5.0
-"""Seconds that a call is taken to last before one has ended."""
+_FIRST_GUESS = 1.0
+"""Seconds that a call is taken to last while nothing is known of any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,8 @@ class Tier:
     """One tier's calls: those that sit, those that wait by tenant, and how fast the seats are left."""
 
     __slots__ = (
-        "_booked", "_codel", "_hold", "_weights", "_whole", "counters", "kept", "lanes", "mean", "name",
-        "options", "running", "seats", "waiting",
+        "_booked", "_codel", "_since", "_weights", "_whole", "_whole_soon", "counters", "ended",
+        "hold", "kept", "lanes", "mean", "name", "options", "running", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, options: TierOptions, codel: CodelOptions) -> None:
@@ -62,9 +60,11 @@ class Tier:
         self.counters = VirtualTokenCounters()
         self.lanes: dict[str, Lane] = {}
         self._codel = codel
-        self._hold = _FIRST_GUESS
+        self.hold = _FIRST_GUESS
+        self.ended = 0
+        self._since = 0.0  # the sum of the times at which those that run took their seats
         self._booked: dict[int, float] = {}  # by page
-        self._whole = self._weights = 0.0  # the lanes' work and weights at the last sweep
+        self._whole = self._whole_soon = self._weights = 0.0  # the lanes' work and weights at the last sweep
         self.mean = 0.0  # what a call costs
         self.seats = 0.0  # smoothed, taken
         self.kept = 1.0  # the share of those told to come back who do
@@ -75,9 +75,10 @@ class Tier:
             lane = self.lanes[tenant] = Lane(self._codel, now)
         return lane
 
-    def guess(self, cost: float) -> None:
-        """Take a first call for the mean one."""
-        self.mean = self.mean or cost
+    def guess(self, cost: float, others: Iterable["Tier"]) -> None:
+        """Take a first call for the mean one, to last as long as those of the tier that served most."""
+        self.mean = cost
+        self.hold = max(others, key=lambda tier: tier.ended, default=self).hold
 
     def remove(self, ticket: Ticket) -> None:
         """It waits no more."""
@@ -95,11 +96,24 @@ class Tier:
         owed = [tenant for tenant in self.counters.waiting if self.lanes[tenant].owes]
         return self.lanes[self.counters.next(owed)]
 
-    def ended(self, cost: float, seconds: float) -> None:
-        """A call left its seat: learn what one seat serves."""
-        self.mean += (cost - self.mean) * _SMOOTHING
-        self._hold += (seconds - self._hold) * _SMOOTHING
-        self.seats += (self.running - self.seats) * _SMOOTHING
+    def sit(self, ticket: Ticket, now: float) -> None:
+        """A call takes a seat."""
+        self.running += 1
+        self._since += now
+        ticket.seated = now
+
+    def leave(self, ticket: Ticket) -> None:
+        """Its seat is free."""
+        self.running -= 1
+        self._since = self._since - ticket.seated if self.running else 0.0
+
+    def learn(self, cost: float, seconds: float) -> None:
+        """A call was served: learn what one seat serves. The first ones count for more, as in a mean."""
+        self.ended += 1
+        gain = max(_SMOOTHING, 1 / (self.ended + 1))
+        self.mean += (cost - self.mean) * gain
+        self.hold += (seconds - self.hold) * gain
+        self.seats += (self.running - self.seats) * gain
 
     def redeem(self, ticket: Ticket, mark: int, now: float) -> None:
         """Let a call that comes back when told go first."""
@@ -113,37 +127,42 @@ class Tier:
         if broken := lane.forget(now):
             self.kept *= (1 - _SMOOTHING) ** broken
 
-    def wait(self, lane: Lane, own: float, seats: float) -> float:
-        """Seconds until the work ahead of a lane's next call, itself included, is done by ``seats``."""
-        own += lane.ahead(self.kept)
+    def wait(self, lane: Lane, own: float, seats: float, now: float, patience: float = inf) -> float:
+        """Seconds until the work ahead of a lane's next call, itself included, is done by ``seats``.
+
+        Places that were promised for later than ``patience`` seconds from now don't count.
+        """
+        until = now + patience
+        own += lane.ahead(self.kept, until)
         # Tenants take turns: until this is done each other one is served as much, by weight, if it has it.
         if len(self.lanes) > _MANY:
-            ahead = own + min(self._whole, own * self._weights / lane.weight)
+            whole = self._whole if patience == inf else self._whole_soon
+            ahead = own + min(whole, own * self._weights / lane.weight)
         else:
             ahead = own + sum(
-                min(other.ahead(self.kept), own * other.weight / lane.weight)
+                min(other.ahead(self.kept, until), own * other.weight / lane.weight)
                 for other in self.lanes.values()
                 if other is not lane
             )
-        return ahead / self.pace(seats)
+        return ahead / self.pace(seats, now)
 
-    def pace(self, seats: float) -> float:
+    def pace(self, seats: float, now: float) -> float:
         """The cost that ``seats`` serve in a second."""
-        return (self.mean or 1.0) * seats / self._hold
+        return (self.mean or 1.0) * seats / self._lasts(now)
 
     def book(self, now: float, wait: float, cost: float, seats: float) -> float:
         """Find room for a promise: at ``wait`` seconds from now, or as soon as not too much is promised.
 
         Nobody is put off for longer than ``_PUT_OFF`` times its fair wait, whatever others booked.
         """
-        room = max(0.0, _ROOM * _PAGE * self.pace(seats) - cost)
+        room = max(0.0, _ROOM * PAGE * self.pace(seats, now) - cost)
         due = now + wait
         latest = now + _PUT_OFF * wait
         for _ in range(_PAGES):
-            if self.kept * self._booked.get(int(due / _PAGE), 0.0) <= room or due + _PAGE > latest:
+            if self.kept * self._booked.get(int(due / PAGE), 0.0) <= room or due + PAGE > latest:
                 break
-            due += _PAGE
-        page = int(due / _PAGE)
+            due += PAGE
+        page = int(due / PAGE)
         self._booked[page] = self._booked.get(page, 0.0) + cost
         return due - now
 
@@ -153,10 +172,18 @@ class Tier:
             self.forget(lane, now)
             if lane.empty:
                 del self.lanes[tenant]
+        soon = now + self.options.max_wait
         self._whole = sum(lane.ahead(self.kept) for lane in self.lanes.values())
+        self._whole_soon = sum(lane.ahead(self.kept, soon) for lane in self.lanes.values())
         self._weights = sum(lane.weight for lane in self.lanes.values())
-        page = int(now / _PAGE)
+        page = int(now / PAGE)
         self._booked = {key: cost for key, cost in self._booked.items() if key >= page}
+
+    def _lasts(self, now: float) -> float:
+        """Seconds from seat to end. As long as fewer have ended than run, no less than these have taken."""
+        if self.ended < self.running:
+            return max(self.hold, now - self._since / self.running)
+        return self.hold
 
 
 def owned(tiers: Iterable[Tier], limit: int) -> dict[Tier, int]:

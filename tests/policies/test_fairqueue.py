@@ -154,27 +154,96 @@ def test_a_promise_is_kept_once_not_before_its_time_and_not_for_ever():
     lane.promise(mark=1, now=0, wait=10, cost=7)
     lane.promise(mark=2, now=0, wait=10, cost=5)
     assert lane.ahead(1.0) == 12
+    assert (lane.ahead(1.0, until=9), lane.ahead(0.5, until=11)) == (0, 6)
     assert not lane.redeem(1, 9)
     assert lane.redeem(1, 10)
     assert not lane.redeem(1, 10)
     assert lane.forget(14) == 0
     assert lane.forget(16) == 1
-    assert (lane.promised, lane.empty) == (0, True)
+    assert (lane.promised, lane.ahead(1.0, until=99), lane.empty) == (0, 0, True)
+
+
+# How long calls last
+
+
+def served(tier, seconds, now=0.0):
+    """A call takes a seat and leaves it."""
+    ticket = Ticket(make_call(), tier, 10, 1, now)
+    tier.sit(ticket, now)
+    tier.leave(ticket)
+    tier.learn(10, seconds)
+
+
+def lasts(tier, now=0.0):
+    """What a tier takes a call for."""
+    return tier.mean / tier.pace(1, now)
+
+
+@pytest.fixture
+def tier():
+    fresh = Tier("t", TierOptions(), CodelOptions())
+    fresh.guess(10, [])
+    return fresh
+
+
+def test_calls_last_at_least_as_long_as_those_that_run_until_as_many_have_ended(tier):
+    assert lasts(tier) == 1
+    seated = [Ticket(make_call(), tier, 10, 1, 0) for _ in range(2)]
+    tier.sit(seated[0], 100)
+    tier.sit(seated[1], 104)
+    assert [lasts(tier, now) for now in (102.5, 107, 132)] == [1, 5, 30]
+    tier.leave(seated[0])
+    tier.learn(10, 33)
+    assert lasts(tier, 9999) == 17  # half of it the first guess
+
+
+@pytest.mark.parametrize("seconds", [0.1, 60])
+def test_the_first_calls_tell_as_much_as_a_mean_does_and_later_ones_less(tier, seconds):
+    for _ in range(10):
+        served(tier, seconds)
+    assert lasts(tier) == pytest.approx((1 + 10 * seconds) / 11)
+    for _ in range(100):
+        served(tier, seconds)
+    assert lasts(tier) == pytest.approx(seconds, rel=0.02)
+
+
+def test_a_tiers_first_call_is_taken_to_last_as_long_as_others_do():
+    options = AdmissionOptions({"pro": TierOptions(), "free": TierOptions()})
+    queue = FairQueue(options, rng=Random(1), shed=lambda *_: None)
+    for number in range(50):
+        ticket = queue.ticket(make_call(id=str(number), tier="pro"), 10, 1.0, 0.0)
+        queue.sit(ticket, 0.0)
+        queue.leave(ticket, 20.0, None, answered=True)
+    queue.ticket(make_call(tier="free"), 10, 1.0, 20.0)
+    assert lasts(queue.tiers["free"]) == lasts(queue.tiers["pro"]) == pytest.approx(20, rel=0.2)
+
+
+def test_what_is_promised_for_later_shuts_out_nobody_now():
+    queue = FairQueue(AdmissionOptions(), rng=Random(1), shed=lambda *_: None)
+    for number in range(200):
+        ticket = queue.ticket(make_call(id=str(number), tenant="flood"), 10, 1.0, 0.0)
+        if queue.join(ticket, 0.0, 1) is not None:
+            queue.retry_after(ticket, 0.0, 1)
+    while queue.waiting:
+        queue.leave(queue.next(0.0, 1, 0.0), 1.0, None, answered=True)
+    # Nobody of those who were sent away is due before a minute has passed. Two wait, one of them the flood's.
+    for tenant in ("light", "flood"):
+        assert queue.join(queue.ticket(make_call(tenant=tenant), 10, 1.0, 1.0), 1.0, 1) is None
 
 
 @pytest.mark.parametrize("tenants", [20, 200])
 def test_a_light_tenant_waits_for_one_turn_of_the_others_and_no_more(tenants):
     tier = Tier("t", TierOptions(), CodelOptions())
-    tier.guess(10)
+    tier.guess(10, [])
     for number in range(tenants):
         lane = tier.lane(str(number), 0)
         for call in range(9):
             lane.push(Ticket(make_call(id=str(call), tenant=str(number)), TIER, 10, 1, 0), 0)
     tier.sweep(0)
-    light = tier.wait(tier.lane("light", 0), 10, 1)
-    heavy = tier.wait(tier.lanes["0"], 10, 1)
-    assert light == pytest.approx((tenants + 1) * 5, rel=0.01)  # a call takes 5 s until one has ended
-    assert heavy == pytest.approx((tenants * 9 + 1) * 5, rel=0.01)
+    light = tier.wait(tier.lane("light", 0), 10, 1, 0)
+    heavy = tier.wait(tier.lanes["0"], 10, 1, 0)
+    assert light == pytest.approx(tenants + 1, rel=0.01)  # a call takes 1 s until one has ended
+    assert heavy == pytest.approx(tenants * 9 + 1, rel=0.01)
 
 
 # The whole
@@ -226,6 +295,7 @@ def lanes_agree(queue, alive):
             own = [ticket for ticket in alive if (ticket.tier, ticket.call.tenant) == (tier, tenant)]
             assert lane.waiting == len(own)
             assert lane.cost == pytest.approx(sum(ticket.cost for ticket in own))
+            assert lane.ahead(1.0) == pytest.approx(lane.ahead(1.0, until=1e9))
 
 
 def test_a_tier_that_nobody_named_counts_to_the_default_one():

@@ -44,11 +44,15 @@ class Visit:
 
 @dataclass
 class Place:
-    """A route: admission, where ``options`` are given, over one upstream with ``seats``."""
+    """A route: admission, where ``options`` are given, over one upstream with ``seats``.
+
+    Calls take ``slowness`` times as long as elsewhere.
+    """
 
     seats: int
     options: AdmissionOptions | None = None
     weights: dict[str, float] = field(default_factory=dict)
+    slowness: float = 1.0
     rng: Random = field(default_factory=lambda: Random(5))
     clock: LoopClock = field(default_factory=LoopClock)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
@@ -88,13 +92,13 @@ class Place:
         self.active += 1
         self.most = max(self.most, self.active)
         try:
-            await asyncio.sleep(FIRST_TOKEN)
+            await asyncio.sleep(FIRST_TOKEN * self.slowness)
             yield Reply("up", "m", events=self._events(usage), stream=True, usage=usage)
         finally:
             self.active -= 1
 
     async def _events(self, usage):
-        await asyncio.sleep(usage.output / 40)
+        await asyncio.sleep(usage.output / 40 * self.slowness)
         yield Event(b"")
 
     async def visit(self, call):
@@ -103,7 +107,7 @@ class Place:
         visit = Visit(call, now())
         try:
             async with self.service(call) as reply:
-                visit.waited = now() - visit.started - FIRST_TOKEN
+                visit.waited = now() - visit.started - FIRST_TOKEN * self.slowness
                 async for _ in reply.events:
                     pass
                 visit.outcome = "ok"

@@ -128,6 +128,29 @@ def test_who_comes_back_when_told_is_let_in():
     assert place.seating.queue.waiting == 0
 
 
+@pytest.mark.parametrize("slowness", [0.05, 0.2, 1, 4])
+def test_a_start_under_overload_sends_away_no_more_than_it_has_to(slowness):
+    """Four times what 16 seats serve, from the first moment on, when nobody knows how long calls last."""
+    rate = 4 * 16 * CALLS_PER_SEAT / slowness
+
+    async def run():
+        place = Place(16, AdmissionOptions({"default": TierOptions(max_wait=5)}), slowness=slowness)
+        visits, tenants = [], [f"t{number}" for number in range(10)]
+        await crowd(place, Random(1), rate, 10, tenants=tenants, returns=5, visits=visits)
+        return visits
+
+    visits = run_virtual(run())
+    count, let_in, _ = returned(visits)
+    early = [visit.retry_after for visit in visits if visit.started < 3 and visit.outcome != "ok"]
+    tell(
+        f"calls of {5.75 * slowness:.2f} s: {len(early)} of {3 * rate:.0f} sent away in the first 3 s, "
+        f"for p50 {quantile(early, 0.5):.1f} s; {let_in / count:.3f} of {count} let in at their first return"
+    )
+    assert let_in / count >= 0.9
+    # Of what comes in 3 s, a quarter is served; as much as is served in the next 5 s may wait.
+    assert len(early) <= 1.3 * rate
+
+
 def test_no_seat_leaks_when_clients_leave_at_random():
     async def run():
         random = Random(11)
