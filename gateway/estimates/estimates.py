@@ -31,11 +31,13 @@ class TokenEstimates:
         self._models: dict[str, _Model] = {}
 
     def declare(self, models: Mapping[str, Model]) -> None:
-        """What the configured names lead to; their vocabularies are read now, and not by a call."""
+        """What the configured names lead to; their vocabularies are made ready now, and not by a call."""
         self._targets = {name: model.route[0][0].model for name, model in models.items()}
-        for target in self._targets.values():
+        for name, target in self._targets.items():
             if target != ASKED:
                 self._known(target)
+            else:
+                vocabulary(vocabulary_of(name))  # which the models behind the glob most probably have
 
     def __call__(self, call: Call) -> Estimate:
         """The estimate, which stays with the call."""

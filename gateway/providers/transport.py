@@ -49,7 +49,11 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
             proxy = None
         if proxy not in self._by_proxy:
             via = None if proxy is None else httpx.Proxy(proxy)
-            self._by_proxy[proxy] = AiohttpTransport(client=partial(_session, self._ssl), proxy=via)
+            self._by_proxy[proxy] = AiohttpTransport(
+                verify=self._ssl,  # else it reads the machine's certificates again, while calls wait
+                client=partial(_session, self._ssl),
+                proxy=via,
+            )
         return self._by_proxy[proxy]
 
 

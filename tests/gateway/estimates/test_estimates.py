@@ -7,7 +7,7 @@ import pytest
 
 from gateway.estimates import TokenEstimates
 from gateway.estimates.vocabularies import count, vocabulary, vocabulary_of
-from gateway.settings import Model, Target
+from gateway.settings import ASKED, Model, Target
 from policies.service import Attempt, Operation, Usage
 from tests.gateway.estimates.labelled import LABELLED
 from tests.kit.upstream import make_call
@@ -201,3 +201,13 @@ def test_names_of_clients_choosing_are_forgotten_in_the_end():
     for number in range(1100):
         estimates(chat(user("hi"), model=f"any-{number}"))
     assert len(estimates._models) == 1024
+
+
+@pytest.mark.parametrize(("name", "target"), [("fast", "qwen3-8b"), ("qwen*", ASKED)])
+def test_vocabularies_are_ready_before_the_first_call(name, target):
+    vocabulary.cache_clear()
+    estimates = TokenEstimates()
+    estimates.declare({name: Model(route=((Target("up", target),),))})
+    assert vocabulary.cache_info().misses == 1
+    estimates(make_call(model="qwen3-8b", route=name))
+    assert vocabulary.cache_info().misses == 1
