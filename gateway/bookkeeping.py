@@ -1,8 +1,8 @@
 """From a finished request to its entries in the usage ledger: what it used, what that cost and what it took.
 
 A request is one entry. Attempts that a provider bills beside the answer, such as the loser of a hedge where
-it bills what was cancelled, are entries of their own, and so is what the cache fetches anew; failed attempts
-are nobody's cost. What they took of energy is the request's, as wasted.
+it bills what was cancelled, are entries of their own, and so is what the cache fetches anew and what vectors
+it has made; failed attempts are nobody's cost. What they took of energy is the request's, as wasted.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,9 +16,12 @@ from gateway.stores.ledger import EXTRA, Entry, Wasted
 from policies.billing import billed_attempts, worked
 from policies.consumption import consumption
 from policies.errors import GatewayError
-from policies.facts import CacheRefreshed, Fact
+from policies.facts import CacheRefreshed, Fact, PromptEmbedded
 from policies.ports import Meter
 from policies.service import CANCELLED, LOST, OK, PENDING, Attempt, Call, Estimate, Operation, Reply, Usage
+
+Errand = CacheRefreshed | PromptEmbedded
+"""What the cache asks upstreams for, beside the call that caused it."""
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
@@ -45,16 +48,16 @@ class Ended:
     characters: int
 
 
-class RefreshesEntered:
-    """A ``Meter`` in front of ``meter`` that has ``enter`` hear of what the cache fetched anew."""
+class ErrandsEntered:
+    """A ``Meter`` in front of ``meter`` that has ``enter`` hear of what the cache asked upstreams for."""
 
-    def __init__(self, meter: Meter, enter: Callable[[CacheRefreshed], None]) -> None:
+    def __init__(self, meter: Meter, enter: Callable[[Errand], None]) -> None:
         self._meter = meter
         self._enter = enter
 
     def emit(self, fact: Fact) -> None:
         self._meter.emit(fact)
-        if isinstance(fact, CacheRefreshed):
+        if isinstance(fact, Errand):
             self._enter(fact)
 
 
@@ -113,9 +116,9 @@ class Bookkeeping:
             self._account(entry, call, ended.reply, ended.failure, ended.characters)
         self._ledger.note(entry)
 
-    def enter_refresh(self, refreshed: CacheRefreshed) -> None:
-        """Note what the cache fetched anew, if that was an upstream's work and not another call's."""
-        call = refreshed.call
+    def enter_errand(self, errand: Errand) -> None:
+        """Note what the cache asked for, if that was an upstream's work and not another call's."""
+        call = errand.call
         if not call.attempts:
             return
         last = call.attempts[-1]
@@ -126,7 +129,7 @@ class Bookkeeping:
             key_id=call.key,
             tier=call.tier,
             operation=call.operation.value,
-            outcome=refreshed.outcome,
+            outcome=errand.outcome,
             status=0,
             duration=last.duration,
             first_token=last.first_event,
@@ -136,7 +139,7 @@ class Bookkeeping:
             kind=EXTRA,
             requests=0,
         )
-        self._account(entry, call, refreshed.reply, None, call.delivered)
+        self._account(entry, call, errand.reply, None, call.delivered)
         if entry.upstream:
             self._ledger.note(entry)
 

@@ -11,7 +11,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.access_log import AccessLog
-from gateway.bookkeeping import Bookkeeping, RefreshesEntered
+from gateway.bookkeeping import Bookkeeping, Errand, ErrandsEntered
 from gateway.cache.caching import Caching, Neighbours
 from gateway.changes import Changes
 from gateway.claims import Claims
@@ -40,7 +40,6 @@ from gateway.stores.usage import UsageReader
 from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
-from policies.facts import CacheRefreshed
 from policies.limits import RateLimit
 from policies.ports import Clock, Meter
 from policies.service import Service
@@ -150,7 +149,7 @@ class Serving:
             neighbours,
             parts,
             spawn=self.spawn,
-            meter=RefreshesEntered(parts.meter, self._enter_refresh),
+            meter=ErrandsEntered(parts.meter, self._enter_errand),
         )
         client = counts.client
         self.changes = Changes(
@@ -233,8 +232,8 @@ class Serving:
         if self.tracing is not None:
             await self.tracing.aclose()
 
-    def _enter_refresh(self, refreshed: CacheRefreshed) -> None:
-        self.books.enter_refresh(refreshed)
+    def _enter_errand(self, errand: Errand) -> None:
+        self.books.enter_errand(errand)
 
     def _warm_up(self) -> None:
         """Have connections to all providers before the first call needs one."""

@@ -302,6 +302,18 @@ class CacheDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptEmbedded:
+    """An upstream was asked for the vector of a text that ``call`` caused, by itself or among others'.
+
+    ``reply`` is the call's part of it, None where nobody answered; ``outcome`` is that of a call.
+    """
+
+    call: Call
+    outcome: str
+    reply: Reply | None
+
+
+@dataclass(frozen=True, slots=True)
 class SemanticLooked:
     """An answer to a similar prompt was looked for.
 
@@ -392,6 +404,7 @@ Fact = (
     | CallCoalesced
     | CacheEvicted
     | CacheDropped
+    | PromptEmbedded
     | SemanticLooked
     | SemanticVerified
     | UsageCounted

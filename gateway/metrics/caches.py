@@ -17,6 +17,7 @@ from policies.facts import (
     CacheEvicted,
     CacheRefreshed,
     CallCoalesced,
+    PromptEmbedded,
     SemanticLooked,
     SemanticVerified,
 )
@@ -72,6 +73,12 @@ class CacheSeries:
             ["tier", "why"],
             registry=registry,
         )
+        embedded = Counter(
+            "tidegate_cache_embeddings",
+            "Texts whose vector the semantic cache asked an upstream for, by how that ended.",
+            ["model", "outcome"],
+            registry=registry,
+        )
         looked = Counter(
             "tidegate_cache_semantic_lookups",
             "Looks for a similar prompt's answer: hit, explored, far, guarded, unsuited, expired or busy.",
@@ -91,6 +98,7 @@ class CacheSeries:
             CacheRefreshed: lambda fact: child(refreshes, fact.call.route, fact.outcome).inc(),
             CacheEvicted: lambda fact: child(evictions, fact.tier, fact.why).inc(fact.count),
             CacheDropped: lambda fact: child(dropped, fact.tier, fact.why).inc(),
+            PromptEmbedded: lambda fact: child(embedded, fact.call.route, fact.outcome).inc(),
             SemanticLooked: lambda fact: child(looked, fact.call.route, fact.result).inc(),
             SemanticVerified: lambda fact: child(
                 verified,

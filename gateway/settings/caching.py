@@ -31,6 +31,7 @@ class Cache(Section):
 
     `redis` None has answers shared through the Redis of `store`, if that names one. `embeddings` makes
     vectors of prompts for models with a semantic cache, and each worker keeps those of `prompts` of them.
+    A call waits for its vector for `embeddings_timeout` seconds at most.
     """
 
     memory: Size = Field(default=256 * 2**20, gt=0)
@@ -40,6 +41,7 @@ class Cache(Section):
     redis: Annotated[StoreUrl, AfterValidator(_server)] | None = None
     max_entry: Size = Field(default=2**20, gt=0)
     embeddings: Text = BUNDLED
+    embeddings_timeout: Duration = Field(default=0.5, gt=0)
     prompts: Whole = Field(default=10000, ge=1)
 
 

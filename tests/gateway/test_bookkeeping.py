@@ -130,7 +130,7 @@ def refreshed(attempts, reply, outcome=OK):
 
 def test_what_the_cache_fetches_anew_is_an_extra_of_who_caused_it(books, noted):
     attempts = [attempt("fast", "UpstreamBusy"), attempt("fast", OK, 0.1)]
-    books.enter_refresh(refreshed(attempts, Reply("fast", "m", usage=USAGE)))
+    books.enter_errand(refreshed(attempts, Reply("fast", "m", usage=USAGE)))
     (entry,) = noted.entries
     assert (entry.kind, entry.requests, entry.cost, entry.estimated) == (EXTRA, 0, COST, False)
     assert (entry.tenant, entry.key_id, entry.tier, entry.model) == ("acme", "key_1", "pro", "m1")
@@ -138,7 +138,7 @@ def test_what_the_cache_fetches_anew_is_an_extra_of_who_caused_it(books, noted):
 
 
 def test_what_the_gateway_ends_before_its_first_token_costs_its_prompt(books, noted):
-    books.enter_refresh(refreshed([attempt("bills", CANCELLED)], None, CANCELLED))
+    books.enter_errand(refreshed([attempt("bills", CANCELLED)], None, CANCELLED))
     (entry,) = noted.entries
     assert (entry.kind, entry.input, entry.cost, entry.estimated) == (EXTRA, 50, 50 * 2000, True)
 
@@ -153,7 +153,7 @@ def test_what_the_gateway_ends_before_its_first_token_costs_its_prompt(books, no
 def test_a_refresh_that_failed_or_that_shares_another_call_s_answer_is_no_entry(
     books, noted, attempts, reply
 ):
-    books.enter_refresh(refreshed(attempts, reply))
+    books.enter_errand(refreshed(attempts, reply))
     assert noted.entries == []
 
 

@@ -97,7 +97,7 @@ class SemanticLookup:
         prompt = prompt_of(call, scope=scope, space=self._space)
         if prompt is None:
             return None, "unsuited"
-        vector = await self._library.embed(prompt.text)
+        vector = await self._library.embed(prompt.text, call)
         if vector is None:
             return None, "busy"
         look = Look(prompt, read(prompt.text), vector)
@@ -142,10 +142,14 @@ class SemanticLookup:
             Entry(look.prompt.scope, look.prompt.text, look.reading, answer.key, Fit(self._pool)), look.vector
         )
 
-    async def _compare(self, call: Call, answer: CachedAnswer, stored: CachedAnswer, look: Look) -> bool:
-        """Whether the stored answer would have been right, which its prompt learns."""
+    async def _compare(
+        self, call: Call, answer: CachedAnswer, stored: CachedAnswer, look: Look
+    ) -> bool | None:
+        """Whether the stored answer would have been right, which its prompt learns; None if nobody knows."""
         assert look.entry is not None  # noqa: S101 - asked before
-        same = await same_answer(stored, answer, self._library.embed)
+        same = await same_answer(stored, answer, self._library.embed, call)
+        if same is None:
+            return None
         look.entry.fit.observe(look.similarity, same=same)
         if look.given and not same:
             self._budget.found_wrong()

@@ -6,9 +6,10 @@ Each worker has its own index and its own curves. Answers lie in the tiers that 
 from collections import defaultdict
 from collections.abc import Callable
 
-from gateway.cache.semantic.embedder import Batched, BatchOptions, LocalModel, UpstreamModel
+from gateway.cache.semantic.embedder import Batched, BatchOptions
 from gateway.cache.semantic.index import PromptIndex
 from gateway.cache.semantic.lookup import Library, SemanticLookup
+from gateway.cache.semantic.models import LocalModel, UpstreamModel
 from gateway.parts import Parts
 from gateway.settings.caching import Cache
 from gateway.settings.routes import Target
@@ -30,9 +31,13 @@ class Semantics:
         self._meter = meter
         bundled = settings.embeddings == BUNDLED
         self.target = None if bundled else Target(*settings.embeddings.split("/", 1))
-        self._model = LocalModel() if self.target is None else UpstreamModel(self.target.model, parts.clock)
+        self._model = (
+            LocalModel() if self.target is None else UpstreamModel(self.target.model, parts.clock, meter)
+        )
         self._index = PromptIndex(settings.prompts)
-        self._library = Library(self._index, Batched(self._model, BatchOptions(), spawn), store)
+        batches = BatchOptions(settings.embeddings_timeout)
+        embed = Batched(self._model, batches, clock=parts.clock, spawn=spawn)
+        self._library = Library(self._index, embed, store)
         self._pools: defaultdict[str, Pool] = defaultdict(Pool)
         self._budgets: dict[tuple[str, SemanticOptions], RiskBudget] = {}
 
