@@ -200,7 +200,7 @@ class Worker:
         self._speculation.cost.observe(len(rows), seconds)
         self._effort.passed(
             [row.sequence.request_id for row in rows],
-            [self._runner.arithmetic.token(row.position + 1) for row in rows],
+            [self._runner.arithmetic.token(row.position + 1 - self._gone(row.sequence)) for row in rows],
             seconds,
         )
         self._failed_in_a_row = 0
@@ -227,7 +227,8 @@ class Worker:
             self._fail(sequence, error)
             return
         self._failed_in_a_row = 0
-        flops = self._runner.arithmetic.chunk(chunk.start, chunk.end, last=logits is not None)
+        gone = self._gone(sequence)
+        flops = self._runner.arithmetic.chunk(chunk.start - gone, chunk.end - gone, last=logits is not None)
         self._effort.passed([sequence.request_id], [flops], now() - started)
         self.load.prefilled += chunk.end - chunk.start
         self._scheduler.advance(sequence, chunk.end)
@@ -235,6 +236,10 @@ class Worker:
             self._sample(sequence, logits)
         elif pool is not None and chunk.end == len(sequence):
             self._embed(sequence, pool)
+
+    def _gone(self, sequence: Sequence) -> int:
+        """How many tokens of its text a sequence no longer attends to."""
+        return sequence.dropped * self._options.block_size
 
     def _embed(self, sequence: Sequence, pool: MeanPool) -> None:
         try:
