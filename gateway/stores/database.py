@@ -5,7 +5,8 @@ transaction under a lock, so that of several processes that start at once one do
 """
 
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from alembic import command
@@ -27,6 +28,9 @@ AWAY = (SQLAlchemyError, OSError)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x7469_6465  # "tide", in the space of PostgreSQL's advisory locks
 _CONNECT_TIMEOUT = 10.0
+_PATIENCE = 5_000
+_MIGRATION_PATIENCE = 600_000
+"""Milliseconds that SQLite waits for another process's lock."""
 
 
 class DatabaseUnusable(Exception):
@@ -56,14 +60,8 @@ async def migrate(engine: AsyncEngine) -> None:
             # First without the engine, whose threads would outlive a loop that ends for this reason.
             with closing(sqlite3.connect(engine.url.database or "")) as probe:
                 probe.execute("PRAGMA schema_version")
-        async with engine.connect() as connection:
-            await _begin_alone(connection)
-            try:
-                await connection.run_sync(_upgrade)
-            except BaseException:
-                await _end(connection, "ROLLBACK")
-                raise
-            await _end(connection, "COMMIT")
+        async with engine.connect() as connection, _alone(connection):
+            await connection.run_sync(_upgrade)
     except CommandError as error:
         raise DatabaseUnusable(f"a newer release has written it ({error})") from error
     except (sqlite3.Error, *AWAY) as error:
@@ -85,25 +83,25 @@ def _open_postgresql(url: URL) -> AsyncEngine:
     )
 
 
-async def _begin_alone(connection: AsyncConnection) -> None:
-    """Begin a transaction that no other migration runs beside."""
+@asynccontextmanager
+async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
+    """A transaction that no other migration runs beside; an exception takes it all back."""
     if not _is_sqlite(connection.engine.url):
-        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        async with connection.begin():
+            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            yield
         return
     # sqlite3 itself would begin a transaction only before INSERT and its like, and none for DDL.
     await connection.execution_options(isolation_level="AUTOCOMMIT")
-    await connection.exec_driver_sql("PRAGMA busy_timeout=600000")
+    await connection.exec_driver_sql(f"PRAGMA busy_timeout={_MIGRATION_PATIENCE}")
     await connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-async def _end(connection: AsyncConnection, how: str) -> None:
-    if _is_sqlite(connection.engine.url):
-        await connection.exec_driver_sql(how)
-        await connection.exec_driver_sql("PRAGMA busy_timeout=5000")
-    elif how == "COMMIT":
-        await connection.commit()
-    else:
-        await connection.rollback()
+    end = "ROLLBACK"
+    try:
+        yield
+        end = "COMMIT"
+    finally:
+        await connection.exec_driver_sql(end)
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
 
 
 def _upgrade(connection: Connection) -> None:
@@ -117,6 +115,6 @@ def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     """Let several processes read while one writes, and wait for a lock instead of failing."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.execute(f"PRAGMA busy_timeout={_PATIENCE}")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()

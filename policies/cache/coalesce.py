@@ -6,6 +6,7 @@ ends it. And a stream is shared from its beginning, live, out of one buffer.
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 
 from policies.cache.answer import wants_usage
 from policies.cache.flight import Flight, Reader
@@ -45,30 +46,26 @@ class Coalesce:
         leading = self._flights.get(name)
         if leading is not None:
             self._meter.emit(CallCoalesced(call, "process", leading.call))
-        try:
-            reader = await self._board(name, call)
-        except GatewayError:
-            if leading is None:
-                raise
-            reader = await self._board(name, call)
-        try:
+        async with AsyncExitStack() as left:
+            try:
+                reader = await self._board(name, call, left)
+            except GatewayError:
+                if leading is None:
+                    raise
+                reader = await self._board(name, call, left)
             yield reader.reply
-        finally:
-            await reader.leave()
 
-    async def _board(self, name: _Name, call: Call) -> Reader:
-        """Join a flight or begin one, and wait for its first content."""
+    async def _board(self, name: _Name, call: Call, left: AsyncExitStack) -> Reader:
+        """Join a flight or begin one, to be ``left`` in the end, and wait for its first content."""
         flight = self._flights.get(name)
         if flight is None:
             flight = Flight(call, self._inner(call), lambda ended: self._land(name, ended))
             self._flights[name] = flight
         reader = Reader(flight, call)
+        left.push_async_callback(reader.leave)
         joined = self._clock.now()
         try:
             await reader.board()
-        except BaseException:
-            await reader.leave()
-            raise
         finally:
             if flight.call is not call:
                 call.coalesced += self._clock.now() - joined
