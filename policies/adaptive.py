@@ -6,11 +6,11 @@ briefly where somebody else could take it, longer where there is nobody. Waiting
 admission's part.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 
 from policies.errors import AttemptHeldBack, UpstreamThrottled
 from policies.facts import AttemptRefused, LimitChanged
+from policies.opening import opening
 from policies.permits import Permits
 from policies.ports import Clock, Meter
 from policies.service import Call, Reply, Service
@@ -42,8 +42,8 @@ class AdaptiveConcurrency:
         self._meter = meter
         self._told = permits.limit.limit
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         now = self._clock.now()
         sent_at = self._permits.take(now)
         if sent_at is None:

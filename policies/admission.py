@@ -6,10 +6,10 @@ served most and everybody is late. Here they wait before the route, in one fair 
 Whoever is sent away is told when a seat will be there, and that seat is kept for it.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 
 from policies.fairshare import cost
+from policies.opening import opening
 from policies.ports import Estimates
 from policies.seating import Seating
 from policies.service import Call, Reply, Service
@@ -39,8 +39,8 @@ class Admission:
         self._estimates = estimates
         self._weight = weight
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         seating = self._seating
         estimate = self._estimates(call)
         likely = cost(estimate.input, estimate.likely_output)

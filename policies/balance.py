@@ -10,8 +10,7 @@ The strategies and where they come from are in policies/pick.py. What they have 
 - a failure is recorded as a latency: an upstream that fails fast would otherwise look fast.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from random import Random
@@ -19,6 +18,7 @@ from random import Random
 from policies.errors import AttemptHeldBack, NoHealthyUpstream, UpstreamError, UpstreamRejected
 from policies.facts import BalancePanicked
 from policies.member import Member
+from policies.opening import opening
 from policies.pick import StrategyName, strategy
 from policies.ports import Clock, Meter
 from policies.service import Call, Reply
@@ -118,8 +118,8 @@ class Balance:
         """For ``Retry``: whether another upstream than those tried could be picked now."""
         return self._group.another(call, self._clock.now())
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         started = self._clock.now()
         member = self._group.pick(call, started)
         member.opened(call, started)

@@ -4,11 +4,11 @@ Follows linkerd2-proxy and Envoy in sitting around one upstream, below the balan
 ``Health.available`` and so sends nothing here that this would refuse.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 
 from policies.errors import NoHealthyUpstream
 from policies.health import Health
+from policies.opening import opening
 from policies.ports import Clock
 from policies.service import Call, Reply, Service
 
@@ -21,8 +21,8 @@ class Breaker:
         self._health = health
         self._clock = clock
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         now = self._clock.now()
         ticket = self._health.admit(now)
         if ticket is None:

@@ -5,12 +5,12 @@ layer would start anew: queueing, retries and failover all spend from the same a
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from math import inf
 
 from policies.errors import DeadlineExceeded
+from policies.opening import opening
 from policies.ports import AlarmClock
 from policies.service import Call, Reply, Service
 from policies.watch import Watch
@@ -39,8 +39,8 @@ class Deadline:
         self._total = inf if options.total is None else options.total
         self._clock = clock
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         call.deadline = deadline = min(call.deadline, call.arrived + self._total)
         if deadline == inf:
             async with self._inner(call) as reply:

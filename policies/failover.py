@@ -8,8 +8,7 @@ must not hide why the first target could not answer it.
 """
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from policies.errors import (
@@ -21,6 +20,7 @@ from policies.errors import (
     UpstreamUnsuited,
 )
 from policies.facts import FailedOver
+from policies.opening import opening
 from policies.ports import Meter
 from policies.service import Attempt, Call, Reply, Service
 
@@ -133,8 +133,8 @@ class Failover:
         self._steps = tuple(steps)
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         failures = Failures()
         failure = ""
         for step in self._order(call):

@@ -69,6 +69,7 @@ class HealthState(StrEnum):
     BLOCKED = "blocked"
 
 
+_CLOSED = HealthState.CLOSED
 _TIMED = frozenset({HealthState.OPEN, HealthState.DISABLED, HealthState.BLOCKED})
 _ASK_AGAIN = 1.0
 """Seconds to wait while another call's trial is under way: nobody knows how long that takes."""
@@ -132,13 +133,13 @@ class Health:
     # Asking
 
     def state(self, now: float) -> HealthState:
-        if self._state in _TIMED and now >= self._until:
+        if self._state is not _CLOSED and self._state in _TIMED and now >= self._until:
             self._half_open(now, "its time is up")
         return self._state
 
     def available(self, now: float) -> bool:
         """Whether a call may pass now; half-open lets one trial pass at a time."""
-        if self._state is HealthState.CLOSED:
+        if self._state is _CLOSED:
             return True
         if self.state(now) is not HealthState.HALF_OPEN:
             return False
@@ -174,7 +175,7 @@ class Health:
 
     def admit(self, now: float) -> Ticket | None:
         """Leave to pass, to be settled once; None when the upstream is out."""
-        if self._state is HealthState.CLOSED:
+        if self._state is _CLOSED:
             return self._ticket
         if not self.available(now):
             return None
@@ -187,7 +188,7 @@ class Health:
         if ticket is self._trial:
             self._trial = None
         if ticket.epoch == self._epoch:
-            if self._state is HealthState.CLOSED:
+            if self._state is _CLOSED:
                 self._outlier.answered()
             elif ticket.trial and self._state is HealthState.HALF_OPEN:
                 self._passed(now)
@@ -202,7 +203,7 @@ class Health:
         if ticket.epoch != self._epoch:
             return
         if error is None:
-            if reply is not None and reply.complete and self._state is HealthState.CLOSED:
+            if reply is not None and reply.complete and self._state is _CLOSED:
                 self._outlier.succeeded(now)
                 self._ejection.healthy(now)
         elif isinstance(error, UpstreamKeyRejected):
@@ -217,7 +218,7 @@ class Health:
     def drain(self, now: float) -> None:
         """Take no new calls until ``resume``; those under way go on."""
         if self._state is not HealthState.DRAINING:
-            self._resume_closed = self._state is HealthState.CLOSED
+            self._resume_closed = self._state is _CLOSED
             self._leave(HealthState.DRAINING, now, math.inf, "drained by an operator")
 
     def resume(self, now: float) -> None:
@@ -263,7 +264,7 @@ class Health:
     # Transitions
 
     def _failed(self, now: float, name: str, *, answered: bool) -> None:
-        if self._state is HealthState.CLOSED:
+        if self._state is _CLOSED:
             why = self._outlier.failed(now, answered=answered)
             if why is not None:
                 self._eject(now, f"{why} ({name})")

@@ -14,8 +14,8 @@ import asyncio
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ from policies.branch import Branch
 from policies.budget import RetryBudget
 from policies.errors import GatewayError
 from policies.facts import Hedged, HedgeFinished
+from policies.opening import opening
 from policies.ports import AlarmClock, Meter
 from policies.service import LOST, PENDING, Call, Reply, Service
 
@@ -103,8 +104,8 @@ class Hedge:
         self._options = options
         self._first_events = FirstEvents(options)
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         if not call.stream or call.tier not in self._options.tiers:
             async with self.inner(call) as reply:
                 yield reply

@@ -9,14 +9,15 @@ refusal by one burns nothing of the others.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from policies.consumption import consumption
 from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhausted, RateLimited
 from policies.facts import LimitReached, ReservationSettled
+from policies.opening import Opening
 from policies.ports import BucketStore, Clock, Meter
 from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Limit, Verdict
 from policies.service import Call, Reply, Service, Usage
@@ -182,10 +183,9 @@ class RateLimit:
         claim = self._resolve(call)
         if claim is None or not claim.allotment.buckets:
             return self._inner(call)
-        return self._limited(call, claim)
+        return Opening(self._limited(call, claim))
 
-    @asynccontextmanager
-    async def _limited(self, call: Call, claim: Claim) -> AsyncIterator[Reply]:
+    async def _limited(self, call: Call, claim: Claim) -> AsyncGenerator[Reply]:
         holder = self._slots.holder()
         verdict = await self._store.take(holder, claim.charges())
         call.allowances = verdict.allowances()

@@ -139,7 +139,10 @@ class Member:
     # Asking
 
     def within_limits(self, now: float) -> bool:
-        return all(limit.available(now) for limit in self.limits)
+        for limit in self.limits:  # noqa: SIM110 - a generator would cost more than what it asks
+            if not limit.available(now):
+                return False
+        return True
 
     def available(self, now: float) -> bool:
         return (self.health is None or self.health.available(now)) and self.within_limits(now)

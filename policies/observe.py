@@ -5,10 +5,10 @@ the client got, one around each upstream sees what that upstream did.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 
 from policies.facts import AttemptFinished, CallFinished, CallStarted
+from policies.opening import opening
 from policies.ports import Clock, Meter
 from policies.service import CANCELLED, LOST, OK, Attempt, Call, Reply, Service
 
@@ -30,8 +30,8 @@ class ObserveCalls:
         self._clock = clock
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         self._meter.emit(CallStarted(call))
         reply: Reply | None = None
         first_event: float | None = None
@@ -68,8 +68,8 @@ class ObserveAttempts:
         self._clock = clock
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         started = self._clock.now()
         attempt = Attempt(self._upstream, self._model, began=started)
         call.attempts.append(attempt)

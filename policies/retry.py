@@ -12,8 +12,8 @@ the global clock, so the decisions are ours.
 
 import math
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState
@@ -29,6 +29,7 @@ from policies.errors import (
     UpstreamTimeout,
 )
 from policies.facts import RetryRefused, RetryScheduled
+from policies.opening import opening
 from policies.ports import Clock, Meter
 from policies.service import Call, Reply, Service
 
@@ -135,8 +136,8 @@ class Retry:
         self.random = rng
         self.meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         self.budget.deposit(self.clock.now())
         seen = len(call.attempts)
         opened = False

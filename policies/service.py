@@ -122,6 +122,15 @@ class Attempt:
         return math.inf if under_way else self.began + self.duration
 
 
+class Trace(Protocol):
+    """A call's trace, as far as others refer to it."""
+
+    @property
+    def exemplar(self) -> str | None:
+        """Its id, if it is kept; None where nobody will find it."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One client request: its body, passed through opaquely, and the facts that policies decide on.
@@ -146,7 +155,7 @@ class Call:
     tenant: str = ""
     tier: str = ""
     key: str = ""
-    trace: object | None = None
+    trace: Trace | None = None
     arrived: float = 0.0
     deadline: float = math.inf
     queued: float = 0.0

@@ -13,13 +13,13 @@ stands before this one and because a first token may take minutes:
   follows: one refused request would otherwise keep its own retry from being sent.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from random import Random
 
 from policies.errors import AttemptHeldBack, UpstreamQuotaExhausted, UpstreamThrottled
 from policies.facts import AttemptRefused
+from policies.opening import opening
 from policies.ports import Clock, Meter
 from policies.service import Call, Reply, Service
 
@@ -71,7 +71,7 @@ class AcceptRatio:
         if self.requests < self._options.enough:
             return 0.0
         excess = self.requests - self._options.ratio * self.accepts
-        return min(self._options.most, max(0.0, excess / (self.requests + 1)))
+        return min(self._options.most, excess / (self.requests + 1)) if excess > 0 else 0.0
 
     def refuses(self, now: float) -> bool:
         """Draw whether to refuse a request now."""
@@ -119,8 +119,8 @@ class ClientThrottle:
         self._clock = clock
         self._meter = meter
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         sent_at = self._clock.now()
         if self._ratio.refuses(sent_at):
             retry_after = 1.0 / (1.0 - self._ratio.refusal(sent_at))

@@ -6,7 +6,6 @@ Wheels" (1987): a wait that ends in time costs one reading of the clock.
 """
 
 import asyncio
-import math
 
 from policies.ports import Alarm, AlarmClock
 

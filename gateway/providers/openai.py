@@ -1,7 +1,6 @@
 """An upstream that speaks OpenAI's dialect, over httpx's transport interface."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 
 import httpx
 import orjson
@@ -12,6 +11,7 @@ from gateway.providers.dialect import Account
 from gateway.providers.encoding import accepted, compressed
 from gateway.providers.headers import headroom
 from gateway.providers.replies import open_stream, open_whole, read_refusal
+from policies.opening import opening
 from policies.service import Call, Reply
 
 _OK = 200
@@ -44,8 +44,8 @@ class OpenAIUpstream:
         self._wall_time = wall_time
         self._caller_headers = caller_headers
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         name = self._account.name
         try:
             response = await self._transport.handle_async_request(self._request(call))

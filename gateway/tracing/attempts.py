@@ -1,7 +1,7 @@
 """Attempts in a trace: a span around each, whose context travels with the request to the upstream."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 import httpx
 from opentelemetry.context import attach, detach
@@ -12,6 +12,7 @@ from gateway.conventions import OPERATION_NAMES
 from gateway.tracing import names
 from gateway.tracing.request import Attributes, RequestTrace
 from gateway.upstreams import Upstream
+from policies.opening import opening
 from policies.service import CANCELLED, LOST, OK, Attempt, Call, Reply, Service
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -33,8 +34,8 @@ class TraceAttempts:
             names.SERVER_PORT: url.port or (443 if url.scheme == "https" else 80),
         }
 
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Reply]:
+    @opening
+    async def __call__(self, call: Call) -> AsyncGenerator[Reply]:
         trace = call.trace
         if not isinstance(trace, RequestTrace):
             async with self._inner(call) as reply:
