@@ -68,8 +68,8 @@ async def used(opens, error):
         async with opens(None, noted) as reply:
             noted.append(reply)
             if error is not None:
-                raise error
-    except BaseException as raised:
+                raise error  # noqa: TRY301 - that it comes through is what is looked at
+    except BaseException as raised:  # noqa: BLE001 - each kind is looked at
         kind = RuntimeError if isinstance(raised, StopAsyncIteration) else type(raised)
         return noted, kind, raised is error, type(raised.__cause__)
     return noted, None
