@@ -77,6 +77,10 @@ class CacheStore(Protocol):
         """
         ...
 
+    def at_hand(self, key: str) -> "tuple[CachedAnswer, str] | None":
+        """The same, of what needn't be waited for."""
+        ...
+
     def put(self, answer: "CachedAnswer", keep: float) -> None:
         """Keep an answer for ``keep`` seconds: in this process at once, everywhere else soon."""
         ...

@@ -2,6 +2,7 @@
 
 from redis.exceptions import RedisError
 
+from gateway.cache.patience import in_time
 from gateway.stores.redis.connect import Client
 from policies.ports import Clock
 
@@ -26,10 +27,13 @@ class RedisLeases:
         self._held: set[str] = set()
 
     async def acquire(self, key: str) -> bool:
+        asked = self._client.set(_PREFIX + key, self._owner, nx=True, px=self._milliseconds)
         try:
-            async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
-                taken = await self._client.set(_PREFIX + key, self._owner, nx=True, px=self._milliseconds)
+            taken = await in_time(asked, _PATIENCE, self._clock)
         except (RedisError, OSError):
+            self._held.add(
+                key
+            )  # the server may have given it for all that, and nobody else shall wait for it
             return True
         if taken:
             self._held.add(key)

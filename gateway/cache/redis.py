@@ -3,7 +3,8 @@
 How much it may take is the server's business: ``maxmemory`` with ``maxmemory-policy allkeys-lfu``, which also
 evicts by frequency. A server that may evict nothing has other things to keep, such as the counts of limits:
 it is given answers up to three quarters of its memory. A server that doesn't answer is let alone for a
-second, so that an outage costs calls nothing but their hits.
+second, so that an outage costs calls nothing but their hits. One that is only slow to read is still written
+to: no call waits for that, and what isn't written another replica asks an upstream for.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from gateway.cache.codec import Corrupt, Kept, decode, encode
+from gateway.cache.patience import in_time
 from gateway.cache.purges import Purge
 from gateway.cache.tiers import TierSize
 from gateway.stores.redis.connect import Client
@@ -47,20 +49,22 @@ class RedisTier:
         self._clock = clock
         self._wall_time = wall_time
         self._meter = meter
-        self._away_until = 0.0
+        self._away_until = self._slow_until = 0.0
         self._look_at = 0.0
         self._full = False
 
     async def get(self, key: str) -> Kept | None:
-        if self._clock.now() < self._away_until:
+        if self._clock.now() < max(self._away_until, self._slow_until):
             return None
         try:
-            async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
-                data = await self._client.get(_PREFIX + key)
+            data = await in_time(self._client.get(_PREFIX + key), _PATIENCE, self._clock)
             return None if data is None else decode(_bytes(data), key)
         except Corrupt:
             self._meter.emit(CacheDropped(NAME, "corrupt"))
             await self._unlink(key)
+        except TimeoutError:
+            self._meter.emit(CacheDropped(NAME, "unreachable"))
+            self._slow_until = self._clock.now() + _REST
         except (RedisError, OSError):
             self._rest()
         return None

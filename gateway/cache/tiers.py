@@ -81,24 +81,25 @@ class TieredStore:
         self._writing = False
 
     async def get(self, key: str) -> tuple[CachedAnswer, str] | None:
-        tier = MEMORY
+        found = self.at_hand(key)
+        if found is not None or self._shared is None:
+            return found
+        kept = await self._shared.get(key)
+        if kept is None or self._unfit(kept) is not None:
+            return None
+        self._memory.set(key, kept, size_of(kept))
+        return kept.answer, self._shared.name
+
+    def at_hand(self, key: str) -> tuple[CachedAnswer, str] | None:
         kept = self._memory.get(key)
         if kept is None:
-            if self._shared is None:
-                return None
-            kept = await self._shared.get(key)
-            if kept is None:
-                return None
-            tier = self._shared.name
-        answer, until = kept
-        purged = self._purges.covers(answer)
-        if purged or until <= self._wall_time():
-            if tier is MEMORY and self._memory.pop(key):
-                self._meter.emit(CacheEvicted(MEMORY, 1, "purged" if purged else "expired"))
             return None
-        if tier is not MEMORY:
-            self._memory.set(key, kept, size_of(kept))
-        return answer, tier
+        unfit = self._unfit(kept)
+        if unfit is None:
+            return kept.answer, MEMORY
+        if self._memory.pop(key):
+            self._meter.emit(CacheEvicted(MEMORY, 1, unfit))
+        return None
 
     def put(self, answer: CachedAnswer, keep: float) -> None:
         if len(answer.body) > self._options.max_entry:
@@ -129,6 +130,12 @@ class TieredStore:
     def size(self) -> TierSize:
         """How full the process's tier is."""
         return TierSize(len(self._memory), self._memory.bytes)
+
+    def _unfit(self, kept: Kept) -> str | None:
+        """Why an answer may not be given any more."""
+        if self._purges.covers(kept.answer):
+            return "purged"
+        return "expired" if kept.until <= self._wall_time() else None
 
     def _write_behind(self, shared: SharedTier, kept: Kept) -> None:
         key = kept.answer.key

@@ -91,6 +91,12 @@ class Cache:
             async with self._given(call, near.answer, state, tier, near.similarity) as reply:
                 yield reply
             return
+        # An equal call may have been answered while this one looked. From here to the layer that joins equal
+        # calls nothing waits, so that none of them is asked twice.
+        if use is Freshness.GONE and (landed := self._landed(call, key)) is not None:
+            async with self._given(call, landed[0], CacheState.HIT, landed[1]) as reply:
+                yield reply
+            return
         if call.directives.only_if_cached:
             self._meter.emit(CacheAsked(call, CacheStatus(CacheState.MISS)))
             raise NotCached("The answer is not in the cache, and only-if-cached allows nothing else.")
@@ -105,6 +111,16 @@ class Cache:
                 raise
         async with self._given(call, answer, CacheState.STALE, tier) as reply:
             yield reply
+
+    def _landed(self, call: Call, key: str) -> tuple[CachedAnswer, str] | None:
+        """A fresh answer that this process has by now."""
+        if call.directives.no_cache:
+            return None
+        found = self._shelf.store.at_hand(key)
+        if found is None:
+            return None
+        age = found[0].age(self._wall_time())
+        return found if freshness(age, self._options, call.directives) is Freshness.FRESH else None
 
     async def _near(self, call: Call, scope: str, key: str) -> Near | None:
         """An answer to a similar prompt; where it is to be verified, the true one is fetched beside it."""

@@ -15,6 +15,9 @@ class MemoryCache:
         self._kept: dict[str, tuple[CachedAnswer, float]] = {}
 
     async def get(self, key: str) -> tuple[CachedAnswer, str] | None:
+        return self.at_hand(key)
+
+    def at_hand(self, key: str) -> tuple[CachedAnswer, str] | None:
         found = self._kept.get(key)
         if found is None or found[1] <= self._now():
             return None

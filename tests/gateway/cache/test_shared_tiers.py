@@ -225,3 +225,11 @@ async def test_redis_that_evicts_is_given_all(redis_tier, client, meter):
     await client.config_set("maxmemory-policy", "allkeys-lfu")
     await redis_tier.put(kept(1))
     assert await redis_tier.get(key(1)) == kept(1)
+
+
+async def test_a_redis_that_is_slow_to_read_is_still_written_to(redis_tier, client, meter):
+    await client.execute_command("CLIENT", "PAUSE", 700)
+    assert await redis_tier.get(key(1)) is None
+    await redis_tier.put(kept(1))
+    assert await client.exists(f"tidegate:answer:{key(1)}")
+    assert [fact.why for fact in meter.of(CacheDropped)] == ["unreachable"]

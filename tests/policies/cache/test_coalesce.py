@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from policies.cache.memory import MemoryCache
 from policies.errors import DeadlineExceeded, StreamInterrupted, UpstreamUnavailable
 from policies.facts import CallCoalesced
 from policies.observe import ObserveAttempts
@@ -25,6 +26,32 @@ def test_a_hundred_at_once_are_one_call_upstream(stream):
         assert scene.upstream.opened == 1
         assert len(scene.meter.of(CallCoalesced)) == 99
         assert len(scene.coalesce) == 0
+
+    run_virtual(story())
+
+
+class SlowCache(MemoryCache):
+    """Looks at once and tells what it saw 5 seconds later, as a server or a disk may."""
+
+    async def get(self, key):
+        seen = self.at_hand(key)
+        await asyncio.sleep(5)
+        return seen
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_still_looks_when_its_answer_lands_asks_nobody(stream):
+    async def story():
+        scene = Scene(AnsweringUpstream(pause=1), store=SlowCache(now))
+
+        async def later(seconds):
+            await asyncio.sleep(seconds)
+            return await scene.read(ask(stream=stream))
+
+        (first, answer), *others = await asyncio.gather(*(later(at) for at in range(10)))
+        assert first == "miss"
+        assert others == [("hit", answer)] * 9
+        assert scene.upstream.opened == 1
 
     run_virtual(story())
 
