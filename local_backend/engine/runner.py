@@ -15,11 +15,9 @@ from local_backend.engine.decode_graphs import DecodeGraphs
 from local_backend.engine.latents import Extent, LatentPool
 from local_backend.engine.request import Sequence
 from local_backend.engine.scheduler import Chunk
+from local_backend.kernels.cpu_int4 import CPU_ROWS
 from local_backend.measure.arithmetic import Arithmetic
 from local_backend.model.model import DeepseekV3
-
-# A CPU takes its four-bit product for so many rows; with more it would take another, which rounds otherwise.
-CPU_ROWS = 16
 
 
 @dataclass(frozen=True)
