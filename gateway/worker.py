@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +21,7 @@ import uvloop
 
 from gateway.access_log import AccessLog
 from gateway.app import create_app
+from gateway.background import Background
 from gateway.clock import SystemClock, system_random, wall_time
 from gateway.counts import Counts, Place
 from gateway.dashboard.board import Board
@@ -74,80 +76,87 @@ class WorkerServer(uvicorn.Server):
 
 async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, workers: int) -> None:
     """Serve on ``listener``, as one of so many ``workers``, until a signal or the supervisor's end."""
-    loop = asyncio.get_running_loop()
     supervisor = os.getppid()
 
     def read() -> Settings:
         return default_settings() if config is None else load(config)
 
     settings = _first_settings(read, run_dir)
-    metrics = Metrics()
-    database = open_database(settings.database.get_secret_value())
-    stores = Stores.over(database, wall_time)
-    transport = EnvironmentTransport()
     configured = Configured(
         load=read,
         local_urls=run_dir.read_model_servers,
         announce=lambda: os.kill(supervisor, signal.SIGHUP),
     )
+    metrics = Metrics()
     journal = Journal(metrics, wall_time)
-    parts = Parts(SystemClock(), wall_time, system_random(), journal, transport)
-    log = (
-        AccessLog(sys.stdout.buffer, loop.call_later) if settings.observability.access_log == "json" else None
+    place = _place(settings, run_dir, workers)
+    async with AsyncExitStack() as opened:
+        serving = await _open(settings, configured, place, journal, opened)
+        live = Live(serving, journal, Board(run_dir.board, workers, wall_time), metrics.cache_totals)
+        server = WorkerServer(
+            uvicorn.Config(
+                create_app(serving, metrics, live),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                proxy_headers=False,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=int(settings.server.drain + _GRACE),
+            ),
+            serving,
+            live,
+            settings.server.drain,
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, serving)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor held it back until now
+        _tune()
+        async with Background(server.stop) as background:
+            background.run(_keep_current(serving, server, metrics, supervisor))
+            background.run(serving.changes.keep(settings.server.poll))
+            background.run(serving.counts.keep())
+            background.run(serving.ledger.run())
+            background.run(serving.ledger.prune())
+            background.run(serving.caching.keep())
+            background.run(live.publish())
+            await server.serve(sockets=[listener])
+
+
+async def _open(
+    settings: Settings, configured: Configured, place: Place, meter: Journal, opened: AsyncExitStack
+) -> Serving:
+    """What requests meet, over all that it needs; each part is closed when ``opened`` is, the last first."""
+    database = open_database(settings.database.get_secret_value())
+    opened.push_async_callback(database.dispose)
+    transport = EnvironmentTransport()
+    opened.push_async_callback(transport.aclose)
+    parts = Parts(SystemClock(), wall_time, system_random(), meter, transport)
+    counts = await Counts.open(place, parts, QuotaStore(database, wall_time))
+    opened.push_async_callback(counts.aclose)
+    log = None
+    if settings.observability.access_log == "json":
+        log = AccessLog(sys.stdout.buffer, asyncio.get_running_loop().call_later)
+    serving = Serving(
+        configured, settings, Stores.over(database, wall_time), parts, counts=counts, access_log=log
     )
-    counts = await Counts.open(_place(settings, run_dir, workers), parts, QuotaStore(database, wall_time))
-    serving = Serving(configured, settings, stores, parts, counts=counts, access_log=log)
+    opened.push_async_callback(serving.ledger.close)
+    opened.push_async_callback(serving.caching.aclose)
+    opened.push_async_callback(serving.aclose)
     await serving.start()
-    live = Live(serving, journal, Board(run_dir.board, workers, wall_time), metrics.cache_totals)
-    server = WorkerServer(
-        uvicorn.Config(
-            create_app(serving, metrics, live),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=int(settings.server.drain + _GRACE),
-        ),
-        serving,
-        live,
-        settings.server.drain,
-    )
-    loop.add_signal_handler(signal.SIGHUP, _reload, serving)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor held it back until now
+    return serving
+
+
+def _tune() -> None:
+    """Spare requests what the interpreter would do for them in vain."""
     # What was loaded so far lives as long as the process: the collector needn't look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     # Every layer is an asynchronous generator: a register of those alive would cost as much as they do.
     sys.set_asyncgen_hooks(firstiter=None)
-    upkeep = asyncio.create_task(_keep_current(serving, server, metrics, supervisor))
-    following = asyncio.create_task(serving.changes.keep(settings.server.poll))
-    counting = asyncio.create_task(counts.keep())
-    entering = asyncio.create_task(serving.ledger.run())
-    pruning = asyncio.create_task(serving.ledger.prune())
-    leasing = asyncio.create_task(serving.caching.keep())
-    showing = asyncio.create_task(live.publish())
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        upkeep.cancel()
-        following.cancel()
-        counting.cancel()
-        entering.cancel()
-        pruning.cancel()
-        leasing.cancel()
-        showing.cancel()
-        await serving.aclose()
-        await serving.caching.aclose()
-        await serving.ledger.close()
-        await counts.aclose()
-        await transport.aclose()
-        await database.dispose()
 
 
 def _first_settings(read: Callable[[], Settings], run_dir: RunDir) -> Settings:
