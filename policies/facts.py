@@ -1,11 +1,10 @@
 """Facts that policies emit as they decide; metrics and the access log subscribe to them."""
 
-from dataclasses import dataclass
-
+from policies.record import record
 from policies.service import Attempt, CacheStatus, Call, Operation, Reply, Usage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallRefused:
     """A request was turned away before it became a call; ``outcome`` is the name of the error's class."""
 
@@ -13,14 +12,14 @@ class CallRefused:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallStarted:
     """A call was taken in."""
 
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallFinished:
     """A call is over: ``outcome`` is "ok", "cancelled" or the name of the error's class.
 
@@ -37,7 +36,7 @@ class CallFinished:
     cached: CacheStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptFinished:
     """One upstream's part in a call is over."""
 
@@ -45,7 +44,7 @@ class AttemptFinished:
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HealthChanged:
     """An upstream's state changed; ``before`` and ``after`` are values of ``HealthState``.
 
@@ -60,7 +59,7 @@ class HealthChanged:
     next_probe: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UpstreamEjected:
     """An upstream is out for ``seconds``; ``count`` is the multiplier that made the time."""
 
@@ -71,7 +70,7 @@ class UpstreamEjected:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeFinished:
     """An active probe is over: ``outcome`` is "ok" or the name of the error's class."""
 
@@ -82,7 +81,7 @@ class ProbeFinished:
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BalancePanicked:
     """Every upstream of a group is out, so that this one was tried before its time."""
 
@@ -90,7 +89,7 @@ class BalancePanicked:
     upstream: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RetryScheduled:
     """A failed attempt is followed by another one after ``wait`` seconds."""
 
@@ -100,7 +99,7 @@ class RetryScheduled:
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RetryRefused:
     """A failed attempt would have been retried, but the retry budget is used up."""
 
@@ -109,7 +108,7 @@ class RetryRefused:
     upstream: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FailedOver:
     """A step of the route failed with ``failure`` and the call goes on to the step named ``target``."""
 
@@ -118,7 +117,7 @@ class FailedOver:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hedged:
     """No first event came within ``after`` seconds, so that a second attempt was opened beside the first."""
 
@@ -126,7 +125,7 @@ class Hedged:
     after: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HedgeFinished:
     """The race is over: ``outcome`` of the hedge is "won", "lost" or the name of its error's class."""
 
@@ -134,7 +133,7 @@ class HedgeFinished:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StreamRescued:
     """A stream broke with ``failure`` after ``delivered`` characters.
 
@@ -148,7 +147,7 @@ class StreamRescued:
     delivered: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LimitChanged:
     """An upstream's concurrency limit moved.
 
@@ -161,7 +160,7 @@ class LimitChanged:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptRefused:
     """An attempt wasn't sent: ``gate`` is "limit", "hold-off" or "throttle".
 
@@ -174,7 +173,7 @@ class AttemptRefused:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TimerExpired:
     """An upstream kept silent: ``timer`` is "first_token", "stall" or "unary", its limit in seconds."""
 
@@ -184,7 +183,7 @@ class TimerExpired:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LimitReached:
     """A call was refused by the limit that ``bucket`` counts; ``retry_after`` is infinite if it never fits.
 
@@ -197,7 +196,7 @@ class LimitReached:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReservationSettled:
     """What was reserved for a call was corrected to what it used, both in tokens of input and output."""
 
@@ -206,7 +205,7 @@ class ReservationSettled:
     used: Usage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoreChanged:
     """The shared store of limits came or went: ``degraded`` means that each replica counts its own share."""
 
@@ -215,7 +214,7 @@ class StoreChanged:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SettlementLost:
     """A correction couldn't be written, so that the estimate stays charged until the bucket drains."""
 
@@ -223,7 +222,7 @@ class SettlementLost:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallAdmitted:
     """A call that had to wait for its turn goes on; ``waited`` is in seconds.
 
@@ -235,7 +234,7 @@ class CallAdmitted:
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallShed:
     """A call was told to come back after ``retry_after`` seconds.
 
@@ -249,7 +248,7 @@ class CallShed:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheAsked:
     """A call passed its route's cache, which did as ``status`` says."""
 
@@ -257,7 +256,7 @@ class CacheAsked:
     status: CacheStatus
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheRefreshed:
     """A stale answer was asked for anew, beside the call that was given it.
 
@@ -269,7 +268,7 @@ class CacheRefreshed:
     reply: Reply | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallCoalesced:
     """A call is answered with another one's answer: ``among`` is "process" or "replicas".
 
@@ -281,7 +280,7 @@ class CallCoalesced:
     leader: Call | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheEvicted:
     """A tier of the cache made room for others; ``why`` is "full", "expired" or "purged"."""
 
@@ -290,7 +289,7 @@ class CacheEvicted:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheDropped:
     """A tier of the cache didn't take or give an answer.
 
@@ -301,7 +300,7 @@ class CacheDropped:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PromptEmbedded:
     """An upstream was asked for the vector of a text that ``call`` caused, by itself or among others'.
 
@@ -313,7 +312,7 @@ class PromptEmbedded:
     reply: Reply | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SemanticLooked:
     """An answer to a similar prompt was looked for.
 
@@ -325,7 +324,7 @@ class SemanticLooked:
     result: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SemanticVerified:
     """The stored answer for a similar prompt was compared with the true one; ``given`` if it was a hit."""
 
@@ -335,7 +334,7 @@ class SemanticVerified:
     given: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UsageCounted:
     """What finished calls of a model, by its configured name, and a tier came to.
 
@@ -349,7 +348,7 @@ class UsageCounted:
     unpriced: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EnergyCounted:
     """What calls of a model, by its configured name, took at an upstream.
 
@@ -365,7 +364,7 @@ class EnergyCounted:
     flops: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LedgerFlushed:
     """A batch of the usage ledger was written or dropped; ``away`` tells that the database didn't take it."""
 

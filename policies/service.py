@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from policies.limits import Allotment
 
 from policies.cache.directives import UNSAID, Directives
+from policies.record import record
 
 
 class Operation(StrEnum):
@@ -34,7 +35,7 @@ class Operation(StrEnum):
     EMBEDDING = "embeddings"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """Tokens as the upstream counted them. ``cached_input`` and ``reasoning`` are parts, not additions.
 
@@ -65,7 +66,7 @@ class CacheState(StrEnum):
 _SERVED = frozenset({CacheState.HIT, CacheState.STALE, CacheState.SEMANTIC})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheStatus:
     """What the cache did for a call. ``age`` is in seconds, ``tier`` names what held the answer.
 
@@ -200,7 +201,7 @@ class Event:
     bookkeeping: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Headroom:
     """What an upstream says is left of its limits (x-ratelimit-*); resets in seconds, None where unsaid."""
 
