@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.commands.admin_client import AdminClient
-from gateway.commands.tables import limits_of, path_of, print_table
+from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
+from gateway.commands.tables import limits_of, path_of, print_found
 
 LimitOption = Annotated[
     list[str] | None,
@@ -21,19 +21,30 @@ ZoneOption = Annotated[
 ]
 
 
-def show_all(client: AdminClient, kind: str, columns: Sequence[str], *, as_json: bool) -> None:
-    """Show every one."""
-    show_these(client, client.get(path_of(kind)), columns, as_json=as_json)
+Name = Annotated[str, typer.Argument(help="Its name.")]
 
 
-def show_these(
-    client: AdminClient, found: list[dict[str, Any]], columns: Sequence[str], *, as_json: bool
-) -> None:
-    """Show some of them, as JSON or as a table."""
-    if as_json:
-        client.print_json(found)
-    else:
-        print_table(columns, found)
+def commands(kind: str, columns: Sequence[str], *, delete_help: str) -> typer.Typer:
+    """The commands that list, show and delete definitions of a ``kind``, in the plural as paths have it."""
+    noun = kind.removesuffix("s")
+    app = typer.Typer(help=f"List, show, set and delete {kind}.", no_args_is_help=True)
+
+    @app.command("list", help=f"List {kind}, those of the file and those that are stored.")
+    def list_all(url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None, as_json: AsJson = False) -> None:
+        print_found(AdminClient(url, admin_key).get(path_of(kind)), columns, as_json=as_json)
+
+    @app.command(help=f"Show one {noun}.")
+    def show(
+        name: Name, url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None, as_json: AsJson = False
+    ) -> None:
+        print_found(AdminClient(url, admin_key).get(path_of(kind, name)), columns, as_json=as_json)
+
+    @app.command(help=delete_help)
+    def delete(name: Name, url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None) -> None:
+        AdminClient(url, admin_key).delete(path_of(kind, name))
+        typer.echo(f"deleted {name}")
+
+    return app
 
 
 def change(

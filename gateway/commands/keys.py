@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
-from gateway.commands.definitions import LimitOption, show_these
-from gateway.commands.tables import limits_of, path_of
+from gateway.commands.definitions import LimitOption
+from gateway.commands.tables import limits_of, path_of, print_found
 
 app = typer.Typer(help="List, create, show, update, rotate and delete API keys.", no_args_is_help=True)
 _COLUMNS = ("id", "name", "tenant", "tier", "role", "models", "limits", "hint", "expires")
@@ -35,7 +35,7 @@ def list_keys(
     found = client.get_pages(
         "/admin/keys", {name: value for name, value in given.items() if value is not None}
     )
-    show_these(client, found, _COLUMNS, as_json=as_json)
+    print_found(found, _COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -67,11 +67,7 @@ def show(
 ) -> None:
     """Show one key, without its secret."""
     client = AdminClient(url, admin_key)
-    key = client.get(path_of("keys", key_id))
-    if as_json:
-        client.print_json(key)
-    else:
-        show_these(client, [key], _COLUMNS, as_json=False)
+    print_found(client.get(path_of("keys", key_id)), _COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -103,7 +99,7 @@ def update(  # noqa: PLR0913, PLR0917 - the options of a key
     if limit:
         changes["limits"] = {name: value for name, value in limits_of(limit).items() if value is not None}
     changed = client.patch(path_of("keys", key_id), changes)
-    show_these(client, [changed], _COLUMNS, as_json=as_json)
+    print_found(changed, _COLUMNS, as_json=as_json)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.commands.admin_client import fail
+from gateway.commands.admin_client import AdminClient, fail
 
 
 def print_table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -17,6 +17,14 @@ def print_table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(escape(_cell(row[column])) for column in columns))
     Console().print(table)
+
+
+def print_found(found: Any, columns: Sequence[str], *, as_json: bool) -> None:
+    """Print one or several, as the JSON that they came as or as a table."""
+    if as_json:
+        AdminClient.print_json(found)
+    else:
+        print_table(columns, found if isinstance(found, list) else [found])
 
 
 def limits_of(given: list[str]) -> dict[str, Any]:

@@ -5,27 +5,15 @@ from typing import Annotated
 import typer
 
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
-from gateway.commands.definitions import LimitOption, ZoneOption, change, show_all, show_these
-from gateway.commands.tables import path_of
+from gateway.commands.definitions import LimitOption, Name, ZoneOption, change, commands
+from gateway.commands.tables import print_found
 
-app = typer.Typer(help="List, show, set and delete tiers.", no_args_is_help=True)
 _COLUMNS = ("name", "source", "version", "limits", "weight", "share", "queue", "zone")
-Name = Annotated[str, typer.Argument(help="The tier's name.")]
-
-
-@app.command("list")
-def list_tiers(url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None, as_json: AsJson = False) -> None:
-    """List tiers, those of the file and those that are stored."""
-    show_all(AdminClient(url, admin_key), "tiers", _COLUMNS, as_json=as_json)
-
-
-@app.command()
-def show(
-    name: Name, url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None, as_json: AsJson = False
-) -> None:
-    """Show one tier."""
-    client = AdminClient(url, admin_key)
-    show_these(client, [client.get(path_of("tiers", name))], _COLUMNS, as_json=as_json)
+app = commands(
+    "tiers",
+    _COLUMNS,
+    delete_help="Delete what is stored of a tier; one of the file is as the file has it again.",
+)
 
 
 @app.command("set")
@@ -55,11 +43,4 @@ def set_tier(  # noqa: PLR0913, PLR0917 - the options of a tier
         "zone": zone,
     }
     changed = change(client, "tiers", name, fields, limit)
-    show_these(client, [changed], _COLUMNS, as_json=as_json)
-
-
-@app.command()
-def delete(name: Name, url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None) -> None:
-    """Delete what is stored of a tier; one of the file is as the file has it again."""
-    AdminClient(url, admin_key).delete(path_of("tiers", name))
-    typer.echo(f"deleted {name}")
+    print_found(changed, _COLUMNS, as_json=as_json)

@@ -54,7 +54,7 @@ def test_a_key_is_changed_and_rotated(keys, gateway):
     )
     assert (changed.returncode, "other" in changed.stdout, "2090" in changed.stdout) == (0, True, True)
     again = json.loads(keys("update", key["id"], "--expires", "never", "--all-models", "--json").stdout)
-    assert (again[0]["expires"], again[0]["models"], again[0]["limits"]) == (
+    assert (again["expires"], again["models"], again["limits"]) == (
         None,
         None,
         {"requests": "5/minute"},
@@ -85,7 +85,7 @@ def test_tiers_and_tenants_and_who_changed_them(gateway):
     )
     assert "requests 10/minute, 50/day; concurrency 2" in made
     call("tiers", "set", "shell", "--limit", "concurrency=", "--max-wait", "20s")
-    (shown,) = json.loads(call("tiers", "show", "shell", "--json"))
+    shown = json.loads(call("tiers", "show", "shell", "--json"))
     assert (shown["limits"], shown["share"]) == ({"requests": ["10/minute", "50/day"]}, "10%")
     assert shown["queue"] == {"max_wait": "20s"}
     call("tenants", "set", "shell", "--tier", "shell", "--limit", "spend=50/month", "--note", "Shell Ltd")
