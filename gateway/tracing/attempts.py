@@ -1,11 +1,11 @@
 """Attempts in a trace: a span around each, whose context travels with the request to the upstream."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 
 import httpx
-from opentelemetry.context import attach, detach
-from opentelemetry.trace import Span, get_current_span, set_span_in_context
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.conventions import OPERATION_NAMES
@@ -16,6 +16,9 @@ from policies.opening import opening
 from policies.service import CANCELLED, LOST, OK, Attempt, Call, Reply, Service
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_NO_CONTEXT = Context()
+_SENDING: ContextVar[Span | None] = ContextVar("sending", default=None)
+"""The attempt whose request is on its way to ``TracedTransport``."""
 _NO_FAILURE = frozenset({OK, CANCELLED, LOST})
 
 
@@ -44,34 +47,27 @@ class TraceAttempts:
         operation = OPERATION_NAMES[call.operation]
         known = {**self._attributes, names.OPERATION: operation, names.REQUEST_STREAM: call.stream}
         span = trace.attempt(f"{operation} {self._model}", known)
-        replies: list[Reply] = []
-        async with AsyncExitStack() as stack:
-            stack.callback(_end, trace, span, call.attempts, len(call.attempts), replies)
-            with _current(span):
-                reply = await stack.enter_async_context(self._inner(call))
-            replies.append(reply)
-            yield reply
+        place = len(call.attempts)
+        answer: Reply | None = None
+        sending = _SENDING.set(span)
+        try:
+            async with self._inner(call) as answer:
+                _SENDING.reset(sending)
+                yield answer
+        finally:
+            if answer is None:
+                _SENDING.reset(sending)
+            _end(trace, span, call.attempts[place], answer)
 
 
-@contextmanager
-def _current(span: Span) -> Iterator[None]:
-    """Let ``TracedTransport`` know whose request it sends."""
-    token = attach(set_span_in_context(span))
-    try:
-        yield
-    finally:
-        detach(token)
-
-
-def _end(
-    trace: RequestTrace, span: Span, attempts: Sequence[Attempt], place: int, replies: Sequence[Reply]
-) -> None:
-    """End the span of the attempt that is at ``place`` of its call's history."""
-    attempt = attempts[place]
+def _end(trace: RequestTrace, span: Span, attempt: Attempt, reply: Reply | None) -> None:
+    """End the span of an attempt as its call's history tells it."""
+    if not trace.recorded:
+        return
     known: dict[str, str | int | float] = {names.OUTCOME: attempt.outcome}
     if attempt.first_event is not None:
         known[names.FIRST_CHUNK] = attempt.first_event
-    for reply in replies:
+    if reply is not None:
         known[names.RESPONSE_MODEL] = reply.model
         if reply.usage is not None:
             known[names.INPUT_TOKENS] = reply.usage.input
@@ -89,9 +85,10 @@ class TracedTransport(httpx.AsyncBaseTransport):
         self._transport = transport
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        span = get_current_span()
-        if span.get_span_context().is_valid:
-            _PROPAGATOR.inject(request.headers)
+        span = _SENDING.get()
+        if span is None:
+            return await self._transport.handle_async_request(request)
+        _PROPAGATOR.inject(request.headers, set_span_in_context(span, _NO_CONTEXT))
         response = await self._transport.handle_async_request(request)
         span.set_attribute(names.STATUS, response.status_code)
         return response

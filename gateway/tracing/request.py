@@ -35,12 +35,16 @@ class _Pending(NamedTuple):
 
 
 class RequestTrace:
-    """What ``Call.trace`` holds. Times are on the gateway's clock; ``wall_time`` is that of ``arrived``."""
+    """What ``Call.trace`` holds. Times are on the gateway's clock; ``wall_time`` is that of ``arrived``.
+
+    Of a trace that the sampler doesn't keep only the context is passed on.
+    """
 
     def __init__(  # noqa: PLR0913 - its ports
         self, span: Span, parent: Context, tracer: Tracer, *, clock: Clock, arrived: float, wall_time: float
     ) -> None:
         self.span = span
+        self.recorded = span.is_recording()
         self.context = set_span_in_context(span, parent)
         self._tracer = tracer
         self._clock = clock
@@ -56,10 +60,12 @@ class RequestTrace:
     @property
     def exemplar(self) -> str | None:
         """The id, if the sampler keeps the trace."""
-        return self.id if self.span.get_span_context().trace_flags.sampled else None
+        return self.id if self.recorded else None
 
     def attempt(self, name: str, attributes: Attributes) -> Span:
-        """Begin the span of an attempt, which ends the wait for it."""
+        """Begin the span of an attempt, which ends the wait for it; the request's if nobody keeps them."""
+        if not self.recorded:
+            return self.span
         now = self._clock.now()
         self._settle("retry wait", _NOTHING, now)
         return self._tracer.start_span(
@@ -76,11 +82,15 @@ class RequestTrace:
         link: Span | None = None,
     ) -> None:
         """Tell what a layer did in the last ``took`` seconds; ``link`` is a span that did it for this one."""
+        if not self.recorded:
+            return
         now = self._clock.now()
         self._step(name, attributes, now - took, now, error=error, link=link)
 
     def begin(self, name: str, attributes: Attributes, *, wait: float) -> None:
         """A step begins that lasts until ``settle``, and no longer than ``wait`` seconds."""
+        if not self.recorded:
+            return
         self.settle(name)
         now = self._clock.now()
         self._pending[name] = _Pending(now, now + wait, attributes)
@@ -104,16 +114,22 @@ class RequestTrace:
         first_event: float | None,
     ) -> None:
         """The request is over. Its tokens are at its attempts alone, where nobody counts them twice."""
+        if not self.recorded:
+            return
         for name in list(self._pending):
             self.settle(name)
-        told: Attributes = {names.REQUEST_ID: request_id, names.STATUS: status, names.OUTCOME: outcome}
-        self.span.set_attributes(told)
+        told: dict[str, str | bool | int | float] = {
+            names.REQUEST_ID: request_id,
+            names.STATUS: status,
+            names.OUTCOME: outcome,
+        }
         if call is not None:
-            self.span.set_attributes(_asked(call))
+            told |= _asked(call)
         if reply is not None:
-            self.span.set_attributes({names.UPSTREAM: reply.upstream, names.RESPONSE_MODEL: reply.model})
+            told |= {names.UPSTREAM: reply.upstream, names.RESPONSE_MODEL: reply.model}
         if first_event is not None:
-            self.span.set_attribute(names.FIRST_CHUNK, first_event)
+            told[names.FIRST_CHUNK] = first_event
+        self.span.set_attributes(told)
         self.end(self.span, None if outcome in {OK, CANCELLED} else outcome)
 
     def _settle(self, name: str, attributes: Attributes, now: float) -> None:
@@ -152,7 +168,7 @@ class RequestTrace:
         return self._origin + round((when - self._arrived) * _NANOSECONDS)
 
 
-def _asked(call: Call) -> Attributes:
+def _asked(call: Call) -> dict[str, str | bool]:
     return {
         names.OPERATION: OPERATION_NAMES[call.operation],
         names.REQUEST_MODEL: call.model,
