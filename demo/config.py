@@ -10,6 +10,7 @@ from demo.load import CHAT, CROWDS, FAQ, SURE
 ADMIN_KEY = "tga-demo"
 LOCAL_MODEL = "smollm2-135m-moe"
 _PRICES = {"alpha": (0.3, 1.2), "beta": (0.25, 1.0), "gamma": (0.6, 2.4)}
+_BILLIONS = {"alpha": 40, "beta": 8, "gamma": 100}
 _TIMEOUTS = {"first_token": "2s", "stall": "2s", "unary": "5s", "total": "20s"}
 _UNHURRIED = {"first_token": "20s", "stall": "10s", "total": "40s"}
 """A small machine that has much to do takes its time for the bundled model."""
@@ -34,6 +35,7 @@ def configuration(
             "base_url": f"{url}/v1",
             "max_concurrency": 2,
             "prices": {MODEL: dict(zip(("input", "output"), _PRICES[name], strict=True))},
+            "energy": {MODEL: {"active": _BILLIONS[name]}},
             "probe": {"interval": "2s"},
         }
         for name, url in upstreams.items()

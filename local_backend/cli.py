@@ -144,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--watts",
         type=positive_number,
-        help="what the model's device draws while it computes, to estimate the energy of answers where no "
-        "counter can be read (10 a CPU thread, 500 a GPU)",
+        help="what a core, or a GPU, draws while it computes, to estimate the energy of answers where no "
+        "counter can be read (10 a core, 500 a GPU)",
     )
     serve.add_argument("--parent-pid", type=positive, help="exit when this process, our parent, is gone")
     return parser

@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 Built = TypeVar("Built", stat.Panel, timeseries.Panel)
-Unit = Literal["short", "s", "percentunit", "reqps", "cps", "currencyUSD", "bytes"]
+Unit = Literal["short", "s", "percentunit", "reqps", "cps", "currencyUSD", "bytes", "watt", "watth", "joule"]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ STEP = 1.0
 """Seconds between two points."""
 MOST = 9
 """Names that a legend has room for; the largest come first."""
+_MILLION = 1e6
+_SIGNS = {"reqps": "/s", "cps": "/s", "watt": " W", "watth": " Wh", "joule": " J"}
 COLOURS = ("#73bf69", "#5794f2", "#f2cc0c", "#ff9830", "#b877d9", "#f2495c", "#56a64b", "#8ab8ff", "#ffa6b0")
 
 
@@ -57,7 +59,9 @@ def short(value: float, unit: str) -> str:
         return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.3g} ms"
     if unit == "bytes":
         return f"{value / 1024:.3g} KiB"
-    return f"{value:.3g}{'/s' if unit in {'reqps', 'cps'} else ''}"
+    if unit == "short" and value >= _MILLION:
+        return f"{value / _MILLION:.3g} Mil"
+    return f"{value:.3g}{_SIGNS.get(unit, '')}"
 
 
 def legend(form: str, labels: dict[str, str]) -> str:

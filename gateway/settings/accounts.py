@@ -137,7 +137,7 @@ class Provider(Section):
 class LocalProvider(Section):
     """The bundled model server, which the gateway starts and watches. `threads` None leaves it to torch.
 
-    `watts` is what its device draws while it computes, for where no counter tells the energy.
+    `watts` is what a core, or its GPU, draws while it computes, for where no counter tells the energy.
     """
 
     # As an upstream it is an account like any other.

@@ -23,7 +23,7 @@ from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import Chunk, Scheduler, SchedulerOptions, Step
 from local_backend.engine.speculation import Speculation
-from local_backend.measure.gauge import CPU_WATTS, Assumed, Gauge
+from local_backend.measure.gauge import CORE_WATTS, Cores, Gauge
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class EngineOptions:
     model: str = ""
     guesses: int = 8
     scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
-    gauge: Gauge = field(default_factory=lambda: Assumed(CPU_WATTS))
+    gauge: Gauge = field(default_factory=lambda: Cores(CORE_WATTS))
 
     def __post_init__(self) -> None:
         if self.max_queue < 0:

@@ -8,13 +8,14 @@ from typing import Protocol
 
 import torch
 
+from local_backend.clock import cpu_time
 from local_backend.measure.energy import POWERCAP, Meter, find_meter
 
 log = logging.getLogger(__name__)
 
-CPU_WATTS = 10.0
+CORE_WATTS = 10.0
 GPU_WATTS = 500.0
-"""What a thread and a GPU are taken to draw while they compute, with their part of the machine."""
+"""What a core and a GPU are taken to draw while they compute, with their part of the machine."""
 
 ESTIMATE = "estimate"
 """The source of what no counter measured."""
@@ -34,6 +35,30 @@ class Gauge(Protocol):
 
     def take(self, seconds: float, /) -> float:
         """Joules since the last time, of which passes took so many seconds."""
+
+
+@dataclass
+class Cores:
+    """No counter: so many watts of a core, for as long as cores work for this process.
+
+    Its time on the cores tells more than the clock where others use them too. Of `processes` that hold the
+    model together each is taken to work as much.
+    """
+
+    core_watts: float
+    processes: int = 1
+    source: str = ESTIMATE
+
+    def __post_init__(self) -> None:
+        self.watts = self.core_watts * self.processes * torch.get_num_threads()
+        self._last = cpu_time()
+
+    def begin(self) -> None:
+        self._last = cpu_time()
+
+    def take(self, _seconds: float, /) -> float:
+        before, self._last = self._last, cpu_time()
+        return (self._last - before) * self.core_watts * self.processes
 
 
 @dataclass
@@ -68,18 +93,23 @@ class Counted:
 
 
 def find_gauge(device: torch.device, processes: int, watts: float | None, powercap: Path = POWERCAP) -> Gauge:
-    """The counter of what the model runs on, in so many processes, else the assumption of `watts`."""
-    threads = torch.get_num_threads()
-    usual = GPU_WATTS if device.type == "cuda" else CPU_WATTS * threads
-    power = usual * processes if watts is None else watts
+    """The counter of what the model runs on, in so many processes, else what follows from `watts`.
+
+    They are those of a core, or of a GPU.
+    """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     meter = (
         find_meter(device, powercap, devices=processes)
         if here == processes
         else "some of its processes are on other machines"
     )
+    assumed: Gauge = (
+        Assumed((watts or GPU_WATTS) * processes)
+        if device.type == "cuda"
+        else Cores(watts or CORE_WATTS, processes)
+    )
     if isinstance(meter, Meter):
         log.info("energy is measured", extra={"facts": {"source": meter.source}})
-        return Counted(meter, power)
-    log.info("energy is estimated", extra={"facts": {"watts": power, "why": meter}})
-    return Assumed(power)
+        return Counted(meter, assumed.watts)
+    log.info("energy is estimated", extra={"facts": {"watts": assumed.watts, "why": meter}})
+    return assumed

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from gateway.energy import watt_hours
 from tests.dashboard.conftest import FREE_KEY
 from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, eventually
 
@@ -127,11 +128,16 @@ def test_an_order_by_keyboard_keeps_its_place(visit, keys):
     expect(page.get_by_role("button", name="Drain sound/ok")).to_be_focused()
 
 
-def test_charts_are_drawn_and_the_cache_and_the_cost_are_told(visit, gateway):
+def test_charts_are_drawn_and_the_cache_the_cost_and_the_energy_are_told(visit, gateway):
     page = live(visit(ADMIN_KEY))
     with gateway.client() as client:
-        for _ in range(2):
-            assert chat(client, "both", "twice").status_code == 200
+        asked, hit = (chat(client, "both", "twice") for _ in range(2))
+    assert {asked.status_code, hit.status_code} == {200}
+    assert float(hit.headers["x-tidegate-energy-j"]) == 0
+    took = page.locator(f"#request-{asked.headers['x-request-id']} td[title=estimated]")
+    expect(took).to_have_text(watt_hours(float(asked.headers["x-tidegate-energy-j"])))
+    expect(page.locator("#summary")).to_contain_text(re.compile(r"Energy today\s*[\d.,]+ m?Wh"))
+    expect(page.locator("#spend tr", has_text="both")).to_contain_text("estimated")
     expect(page.locator("#cache")).to_contain_text("both")
     expect(page.locator("#spend")).to_contain_text("both")
     expect(page.locator("traffic-chart canvas")).to_have_count(1)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from local_backend.clock import cpu_time
 from local_backend.engine.effort import Effort, EffortBook
 from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentPool
@@ -19,7 +20,7 @@ from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.worker import EngineOptions
 from local_backend.measure.arithmetic import Arithmetic, decode_flops, prompt_flops
 from local_backend.measure.energy import Meter, find_meter
-from local_backend.measure.gauge import CPU_WATTS, Assumed, Counted, Gauge, find_gauge
+from local_backend.measure.gauge import CORE_WATTS, GPU_WATTS, Assumed, Cores, Counted, Gauge, find_gauge
 from local_backend.model.model import DeepseekV3
 from local_backend.weights.load import load_model
 from tests.kit.processes import CLIENT_KEY, eventually, gateway, settings
@@ -148,9 +149,21 @@ def test_a_counter_that_goes_away_leaves_an_estimate(tmp_path: Path) -> None:
 
 
 def test_without_a_counter_the_power_is_assumed(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    assert find_gauge(CPU, 2, None, tmp_path) == Assumed(2 * CPU_WATTS * threads)
-    assert find_gauge(CPU, 2, 12.0, tmp_path) == Assumed(12.0)
+    found = find_gauge(CPU, 2, None, tmp_path)
+    assert (found, found.watts) == (Cores(CORE_WATTS, 2), 2 * CORE_WATTS * torch.get_num_threads())
+    assert find_gauge(CPU, 1, 12.0, tmp_path) == Cores(12.0)
+    assert find_gauge(torch.device("cuda"), 2, None, tmp_path) == Assumed(2 * GPU_WATTS)
+
+
+def test_on_a_cpu_the_time_of_its_cores_counts_and_not_the_clock() -> None:
+    gauge = Cores(10.0, 2)
+    gauge.begin()
+    began = cpu_time()
+    sum(range(2_000_000))
+    first = gauge.take(1000.0)
+    took = cpu_time() - began
+    assert 0 < first <= took * 20.0
+    assert gauge.take(1000.0) < first
 
 
 @pytest.fixture(scope="module")

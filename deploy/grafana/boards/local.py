@@ -5,6 +5,7 @@ from panels import Board, Panel, Query, figure
 from boards.queries import quantile, rate
 
 FOUND = rate("tidegate_local_prefix_hit_tokens_total")
+TOKENS = rate("tidegate_local_tokens_total")
 BOARD = Board(
     "local",
     "local backend",
@@ -19,6 +20,19 @@ BOARD = Board(
             "Prefix found",
             f"{FOUND} / ({FOUND} + {rate('tidegate_local_prefilled_tokens_total')})",
             "percentunit",
+        ),
+        figure("FLOPs a token", f"{rate('tidegate_local_flops_total')} / {TOKENS}"),
+        figure(
+            "Energy a token",
+            f"{rate('tidegate_local_energy_joules_total')} / {TOKENS}",
+            "joule",
+            about="Of prompts and answers. The panel of power tells whether it is measured.",
+        ),
+        Panel(
+            "Power",
+            [Query(rate("tidegate_local_energy_joules_total", "source"), "{{source}}")],
+            "watt",
+            width=16,
         ),
         Panel(
             "Requests",

@@ -23,6 +23,8 @@ MODEL = "{{gen_ai_request_model}}"
 GOOD = rate('tidegate_tier_requests_total{blame="nobody"}')
 MEANT = rate('tidegate_tier_requests_total{blame!="caller"}')
 DOLLARS = "tidegate_usage_cost_dollars_total"
+JOULES = "tidegate_energy_joules_total"
+WASTED = "tidegate_energy_wasted_joules_total"
 TOKENS = 'tidegate_usage_tokens_total{type=~"input|output"}'
 HITS = 'tidegate_cache_requests_total{state=~"hit|stale|semantic"}'
 ASKED = 'tidegate_cache_requests_total{state!="bypass"}'
