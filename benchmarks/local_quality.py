@@ -1,6 +1,7 @@
 """What each form of the bundled model loses: perplexity by length, distance from exact, cached bytes.
 
     python benchmarks/local_quality.py                       # the table of forms
+    python benchmarks/local_quality.py --only profile        # exact, and those whose name has that word
     python benchmarks/local_quality.py --curve 16384         # perplexity along one long text, by extension
     python benchmarks/local_quality.py --curve 4096 --trained 2048      # the same as if trained on less
 
@@ -77,12 +78,13 @@ def stretches(ids: Tensor, count: int) -> Iterator[Tensor]:
         yield ids[index * step : index * step + max(LENGTHS)]
 
 
-def table(ids: Tensor, count: int, delta: Path | None) -> None:
+def table(ids: Tensor, count: int, delta: Path | None, word: str) -> None:
     """Print one row a variant as it is done; shorter lengths are the beginnings of the longest stretches."""
+    wanted = [each for each in VARIANTS if each is VARIANTS[0] or word in each.name]
     exact: list[Judged] = []
     print("| variant | " + " | ".join(f"{length:,}" for length in LENGTHS) + " | KL at 512 | bytes a token |")
     print("|---" * (len(LENGTHS) + 3) + "|")
-    for variant in VARIANTS:
+    for variant in wanted:
         given = delta if variant.profile == "sparse" else None
         try:
             prepared = prepare_model(
@@ -147,6 +149,7 @@ def main() -> None:
     )
     parser.add_argument("--stretches", type=int, default=2, help="texts of 4,096 tokens (%(default)s)")
     parser.add_argument("--delta", type=Path, help="for the profile sparse")
+    parser.add_argument("--only", default="", metavar="WORD", help="leave out variants without it")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -159,7 +162,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as pretended:
             curve(trained_at(folder, Path(pretended), options.trained), ids[: options.curve])
     else:
-        table(ids, options.stretches, options.delta)
+        table(ids, options.stretches, options.delta, options.only)
     print(f"{now() - started:.0f} s")
 
 

@@ -13,6 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive, default=4000, help="of the whole training (%(default)s)")
     parser.add_argument("--minutes", type=positive_number, help="stop after so long; run again to go on")
     parser.add_argument("--batch", type=positive, default=1, help="texts of 512 tokens a step (%(default)s)")
+    parser.add_argument(
+        "--rate", type=positive_number, default=1e-2, help="of learning, to what is trained (%(default)s)"
+    )
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="more text, UTF-8, to learn from")
     parser.add_argument("--top-k", type=positive, default=6, help="routed experts of 8 (%(default)s)")
@@ -45,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
     latent = LatentShape(options.rope_pairs, options.latent_rank) if options.latent_rank else None
     wanted = DistillOptions(
         shape=Shape(latent, options.top_k),
-        training=TrainingOptions(steps=options.steps, batch=options.batch, seed=options.seed),
+        training=TrainingOptions(
+            steps=options.steps, batch=options.batch, rate=options.rate, seed=options.seed
+        ),
         texts=options.text,
         minutes=options.minutes,
     )

@@ -18,7 +18,8 @@ from local_backend.errors import ConfigError
 from local_backend.model.model import DeepseekV3
 
 _WARM_UP, _FLOOR = 20, 0.05
-_B_RATE = 1e-3
+# Of the rate, for the outer factors, which start at zero and so have no size of their own.
+_OUTER = 0.1
 _CLIP = 1.0
 
 
@@ -106,7 +107,7 @@ class Training:
 
     def _rate(self, name: str, parameter: nn.Parameter) -> float:
         if name.endswith(".b"):
-            return _B_RATE
+            return _OUTER * self.options.rate
         return self.options.rate * float(parameter.detach().square().mean().sqrt())
 
     def _set_rates(self) -> None:
