@@ -11,7 +11,7 @@ from gateway.settings import ASKED, UTC, Model, Target
 from gateway.stores.keys import Key
 from gateway.tiers import Tiers
 from policies.limits import Allotment, Claim
-from policies.ratelimit import bucket_for, output_reserve
+from policies.ratelimit import bucket_for
 from policies.service import Call, Reply, Usage
 
 _MOST_KEYS = 100_000
@@ -61,7 +61,7 @@ class Claims:
         estimate = self._estimates(call)
         output = estimate.asked
         if output is None:
-            output = output_reserve(None, estimate.output, allotment.limits)
+            output = int(min(estimate.output, allotment.output_cap))
         reserved = Usage(estimate.input, output)
         if not allotment.priced:
             return Claim(allotment, reserved)

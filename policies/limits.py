@@ -19,7 +19,7 @@ from policies.errors import GatewayError, LimitTooSmall, Overloaded, QuotaExhaus
 from policies.facts import LimitReached, ReservationSettled
 from policies.opening import Opening
 from policies.ports import BucketStore, Clock, Meter
-from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Limit, Verdict
+from policies.ratelimit import NEVER, Bucket, Charge, Dimension, Verdict, output_cap
 from policies.service import Call, Reply, Service, Usage
 
 _AT_ONCE = 16
@@ -34,11 +34,12 @@ _TOKENS, _INPUT, _OUTPUT = Dimension.TOKENS, Dimension.INPUT, Dimension.OUTPUT
 class Allotment:
     """All that limits a caller, worked out once for all of its calls.
 
+    ``output_cap`` is the most tokens of output to reserve where the caller doesn't say how many it wants.
     ``estimated`` tells that some of it depends on tokens, ``priced`` that some of it does on their price.
     """
 
     buckets: Sequence[Bucket]
-    limits: Sequence[Limit] = field(init=False)
+    output_cap: float = field(init=False)
     slots: Sequence[Bucket] = field(init=False)
     estimated: bool = field(init=False)
     priced: bool = field(init=False)
@@ -46,7 +47,7 @@ class Allotment:
     def __post_init__(self) -> None:
         counted = {bucket.limit.dimension for bucket in self.buckets}
         slots = tuple(bucket for bucket in self.buckets if bucket.limit.window is None)
-        object.__setattr__(self, "limits", [bucket.limit for bucket in self.buckets])
+        object.__setattr__(self, "output_cap", output_cap([bucket.limit for bucket in self.buckets]))
         object.__setattr__(self, "slots", slots)
         object.__setattr__(self, "estimated", bool(counted - {_REQUESTS, _CONCURRENCY}))
         object.__setattr__(self, "priced", Dimension.SPEND in counted)

@@ -61,8 +61,8 @@ class Limit:
     """So much of ``dimension`` in a ``window``; concurrency has none: it limits what runs at a time.
 
     ``burst`` is what may come at once in a rolling window, the whole amount unless told; ``zone`` is
-    where days and months begin. ``strict`` limits fail closed when nobody can count: spend always
-    does. A slot that isn't renewed for ``ttl`` seconds is free again.
+    where days and months begin, and ``is_quota`` tells that it is of one. ``strict`` limits fail closed
+    when nobody can count: spend always does. A slot that isn't renewed for ``ttl`` seconds is free again.
     """
 
     dimension: Dimension
@@ -75,6 +75,7 @@ class Limit:
     rate: float = field(init=False, repr=False)
     capacity: float = field(init=False, repr=False)
     slack: float = field(init=False, repr=False)
+    is_quota: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.window is None) != (self.dimension is Dimension.CONCURRENCY):
@@ -94,16 +95,12 @@ class Limit:
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "capacity", capacity)
         object.__setattr__(self, "slack", rate * _INSTANT or capacity * 1e-12)
+        object.__setattr__(self, "is_quota", not rate and self.window is not None)
 
     @property
     def rolls(self) -> bool:
         """Whether its level drains with time."""
         return self.rate > 0
-
-    @property
-    def is_quota(self) -> bool:
-        """Whether it is of a calendar's day or month."""
-        return not self.rate and self.window is not None
 
     @property
     def fails_closed(self) -> bool:
@@ -224,13 +221,11 @@ class Verdict(NamedTuple):
         return [left for _, left in found]
 
 
-def output_reserve(asked: int | None, default: int, limits: Sequence[Limit]) -> int:
-    """How many tokens of output to reserve: those asked for, else ``default``, at most a quarter of a limit.
+def output_cap(limits: Sequence[Limit]) -> float:
+    """The most tokens of output to reserve for a call that doesn't say: a quarter of the smallest limit.
 
     Who asks for more than a quarter means it; who says nothing should not block its own next calls.
     """
-    if asked is not None:
-        return asked
     counted = {Dimension.OUTPUT, Dimension.TOKENS}
     caps = [int(limit.capacity * 0.25) for limit in limits if limit.dimension in counted]
-    return max(1, min([default, *caps]))
+    return max(1, min(caps, default=math.inf))

@@ -17,7 +17,7 @@ from policies.ratelimit import (
     Limit,
     Window,
     bucket_for,
-    output_reserve,
+    output_cap,
 )
 from tests.kit.redis_cell import CASES, LIMIT
 
@@ -192,10 +192,12 @@ def test_buckets_taken_from_together_lie_together():
     assert bucket_for(limit, tag="acme", scope="key:1").key == "tidegate:{acme}:key:1:input_tokens:hour"
 
 
-@pytest.mark.parametrize(("asked", "reserve"), [(7000, 7000), (None, 250), (1, 1)])
-def test_who_says_nothing_reserves_at_most_a_quarter(asked, reserve):
-    limits = [Limit(Dimension.TOKENS, 1000, Window.MINUTE), Limit(Dimension.REQUESTS, 4, Window.MINUTE)]
-    assert output_reserve(asked, 4096, limits) == reserve
+def test_who_says_nothing_reserves_at_most_a_quarter():
+    requests = Limit(Dimension.REQUESTS, 4, Window.MINUTE)
+    tokens = Limit(Dimension.TOKENS, 1000, Window.MINUTE)
+    assert output_cap([tokens, requests]) == 250
+    assert output_cap([tokens, Limit(Dimension.OUTPUT, 3, Window.DAY)]) == 1
+    assert output_cap([requests]) == math.inf
 
 
 @pytest.mark.parametrize(
