@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from gateway.access_log import AccessLog
 from gateway.bookkeeping import Bookkeeping, Errand, ErrandsEntered
 from gateway.cache.caching import Caching, Neighbours
@@ -20,6 +17,7 @@ from gateway.energy import Rates
 from gateway.estimates import TokenEstimates
 from gateway.keyring import Keyring
 from gateway.ledger import Ledger, LedgerOptions
+from gateway.model_reports import ModelReports
 from gateway.parts import Parts
 from gateway.prices import Tariffs
 from gateway.providers.accounts import accounts_of
@@ -27,16 +25,10 @@ from gateway.providers.dialect import Account
 from gateway.providers.warmup import warm_up
 from gateway.queues import Queues
 from gateway.roads import Roads
-from gateway.settings import MEMORY, LocalProvider, Settings, Tenant, Tier, differences
+from gateway.settings import MEMORY, Settings, differences
 from gateway.stack import Stacks
-from gateway.stores.audit import Audit, Subject
-from gateway.stores.definitions import Definitions
-from gateway.stores.keys import KeyStore
-from gateway.stores.ledger import LedgerStore
-from gateway.stores.orders import OrderBook
 from gateway.stores.redis import Nudges
-from gateway.stores.revisions import current
-from gateway.stores.usage import UsageReader
+from gateway.stores.stores import Stores
 from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams
 from policies.errors import GatewayError
@@ -48,7 +40,6 @@ if TYPE_CHECKING:
     from gateway.tracing import Tracing
 
 _LOG = logging.getLogger(__name__)
-_PROBE_TIMEOUT = 1.0
 
 
 class OpenExchange(Protocol):
@@ -70,38 +61,6 @@ class Configured:
     load: Callable[[], Settings]
     local_urls: Callable[[], Mapping[str, str]]
     announce: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What is kept in the database."""
-
-    engine: AsyncEngine
-    keys: KeyStore
-    orders: OrderBook
-    tiers: Definitions[Tier]
-    tenants: Definitions[Tenant]
-    audit: Audit
-    ledger: LedgerStore
-    usage: UsageReader
-
-    @classmethod
-    def over(cls, engine: AsyncEngine, wall_time: Callable[[], float]) -> "Stores":
-        """The stores of one database."""
-        return cls(
-            engine,
-            KeyStore(engine, wall_time),
-            OrderBook(engine, wall_time),
-            Definitions(engine, wall_time, Tier.model_validate, Subject.TIER),
-            Definitions(engine, wall_time, Tenant.model_validate, Subject.TENANT),
-            Audit(engine, wall_time),
-            LedgerStore(engine),
-            UsageReader(engine),
-        )
-
-    async def revisions(self) -> Mapping[str, int]:
-        """A number for each of them that grows with every change."""
-        return await current(self.engine)
 
 
 class Serving:
@@ -126,6 +85,7 @@ class Serving:
         self.queues = Queues(parts)
         self.tiers = Tiers()
         self.estimates = TokenEstimates()
+        self.model_reports = ModelReports(lambda: self.settings, configured.local_urls, parts.transport)
         self.counts = counts
         self.claims = Claims(self.tiers, self.estimates, parts.wall_time)
         self.stores = stores
@@ -193,24 +153,10 @@ class Serving:
         self._configured.announce()
         return changes
 
-    async def missing(self) -> list[str]:
-        """A line for each model that nothing can answer yet, because its model server isn't up."""
-        silent = await self._silent_model_servers()
-        return [
-            f"{name}: the model server '{target.provider}' is not up"
-            for name, model in self.settings.models.items()
-            for target in [model.route[0][0]]
-            if all(target.provider in silent for step in model.route for target in step)
-        ]
-
     def degraded(self) -> list[str]:
         """A line for each thing that works, and not as well as it should."""
         outage = self.counts.outage
         return [] if outage is None else [f"limits: the shared store is away, each process counts ({outage})"]
-
-    async def model_server_metrics(self) -> dict[str, str | None]:
-        """What each bundled model server tells at its /metrics, by its provider; None without an answer."""
-        return await self._ask_model_servers("/metrics")
 
     def budgets_left(self) -> dict[tuple[str, int], float]:
         """How many retries each step of each model may still cost, by its name and number."""
@@ -297,31 +243,6 @@ class Serving:
             bills_cancelled=billing.__contains__,
             wall_time=self.wall_time,
         )
-
-    async def _silent_model_servers(self) -> set[str]:
-        answers = await self._ask_model_servers("/healthz")
-        return {name for name, answer in answers.items() if answer is None}
-
-    async def _ask_model_servers(self, path: str) -> dict[str, str | None]:
-        """What each bundled model server answers, by its provider; None where that isn't 200."""
-        names = [
-            name for name, provider in self.settings.providers.items() if isinstance(provider, LocalProvider)
-        ]
-        urls = self._configured.local_urls() if names else {}
-        answers = await asyncio.gather(*(self._ask(urls.get(name), path) for name in names))
-        return dict(zip(names, answers, strict=True))
-
-    async def _ask(self, base_url: str | None, path: str) -> str | None:
-        if base_url is None:  # between a change of the configuration and its reload
-            return None
-        url = httpx.URL(base_url).copy_with(path=path)
-        try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                response = await self._parts.transport.handle_async_request(httpx.Request("GET", url))
-                body = await response.aread()
-        except (TimeoutError, httpx.TransportError, OSError):
-            return None
-        return body.decode() if response.status_code == httpx.codes.OK else None
 
 
 def _tracing(settings: Settings, parts: Parts) -> "Tracing | None":

@@ -32,10 +32,11 @@ from gateway.metrics import Metrics
 from gateway.parts import Parts
 from gateway.providers.transport import EnvironmentTransport
 from gateway.rundir import RunDir
-from gateway.serving import Configured, Serving, Stores
+from gateway.serving import Configured, Serving
 from gateway.settings import MEMORY, ConfigError, Settings, default_settings, load
 from gateway.stores.database import open_database
 from gateway.stores.quotas import QuotaStore
+from gateway.stores.stores import Stores
 from policies.errors import ShuttingDown
 
 _LOG = logging.getLogger(__name__)

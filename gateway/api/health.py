@@ -24,7 +24,7 @@ def router(serving: Serving, metrics: Metrics | None) -> APIRouter:
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", summary="Can it serve? Names what is missing")
     async def readyz() -> JSONResponse:
-        missing = await serving.missing()
+        missing = await serving.model_reports.missing()
         if missing:
             return JSONResponse({"status": "not ready", "missing": missing}, status_code=503)
         degraded = serving.degraded()
@@ -34,7 +34,7 @@ def router(serving: Serving, metrics: Metrics | None) -> APIRouter:
 
         @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
         async def expose(request: Request) -> Response:
-            model_servers = ModelServerSeries(await serving.model_server_metrics())
+            model_servers = ModelServerSeries(await serving.model_reports.metrics())
             everything = metrics.collected(model_servers)
             if _takes_openmetrics(request.headers.get("accept", "")):
                 body = openmetrics.generate_latest(everything)  # type: ignore[no-untyped-call]
