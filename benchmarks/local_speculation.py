@@ -10,9 +10,10 @@ import torch
 
 from local_backend.clock import now
 from local_backend.engine.latents import LatentFormat, LatentPool
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Event, Finished, SamplingParams, Sequence, Token
 from local_backend.engine.runner import ModelRunner
-from local_backend.engine.worker import Command, EngineOptions, Worker
+from local_backend.engine.worker import Command, Worker
 from local_backend.launch import choose_dtype, choose_scheduling
 from local_backend.lengths import BLOCK_SIZE
 from local_backend.serve.tokenizer import Tokenizer

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentPool
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Finished, SamplingParams
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
-from local_backend.engine.worker import EngineOptions
 from local_backend.launch import choose_dtype
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.weights.load import load_model

@@ -14,10 +14,10 @@ from local_backend.clock import now
 from local_backend.engine.decode_graphs import DecodeGraphs, can_record
 from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentFormat, LatentPool
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.structured import GrammarCompiler
-from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
 from local_backend.kernels.cpu_int4 import CPU_ROWS
 from local_backend.lengths import BLOCK_SIZE, Lengths

@@ -17,9 +17,10 @@ from local_backend.clock import now
 from local_backend.engine.admission import Admission
 from local_backend.engine.blocks import root
 from local_backend.engine.load import Load
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Event, Finished, SamplingParams, Sequence
 from local_backend.engine.runner import ModelRunner
-from local_backend.engine.worker import Abort, Command, EngineOptions, Worker
+from local_backend.engine.worker import Abort, Command, Worker
 
 
 class EngineStopped(Exception):

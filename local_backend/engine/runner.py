@@ -51,7 +51,7 @@ class ModelRunner:
         self._latents = latents
         self._device = device
         self.rows = rows
-        self.arithmetic = Arithmetic(model.config)
+        self._arithmetic = Arithmetic(model.config)
         self._graphs = graphs
 
     @torch.inference_mode()
@@ -80,6 +80,16 @@ class ModelRunner:
         positions = torch.tensor([[extent.start] for extent in extents], device=self._device)
         hidden = self._model(ids, positions, self._latents.view(extents))
         return self._model.logits(hidden[:, -1]).cpu()
+
+    def flops_of_row(self, row: Row) -> int:
+        """Operations of a generated token, which attends to what is cached of its text."""
+        gone = row.sequence.dropped * self._latents.size
+        return self._arithmetic.token(row.position + 1 - gone)
+
+    def flops_of_chunk(self, chunk: Chunk, *, last: bool) -> int:
+        """Operations of a chunk, `last` with the logits after it."""
+        gone = chunk.sequence.dropped * self._latents.size
+        return self._arithmetic.chunk(chunk.start - gone, chunk.end - gone, last=last)
 
     def _run(self, chunk: Chunk) -> Tensor:
         ids = torch.tensor([chunk.sequence.prompt[chunk.start : chunk.end]], device=self._device)

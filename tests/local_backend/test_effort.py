@@ -14,15 +14,16 @@ from local_backend.clock import cpu_time
 from local_backend.engine.effort import Effort, EffortBook
 from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentPool
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Finished, SamplingParams
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
-from local_backend.engine.worker import EngineOptions
 from local_backend.measure.arithmetic import Arithmetic, decode_flops, prompt_flops
 from local_backend.measure.energy import Meter, find_meter
 from local_backend.measure.gauge import CORE_WATTS, GPU_WATTS, Assumed, Cores, Counted, Gauge, find_gauge
 from local_backend.model.model import DeepseekV3
 from local_backend.weights.load import load_model
+from local_backend.weights.prepare import ModelFolder
 from tests.kit.processes import CLIENT_KEY, eventually, gateway, settings
 from tests.local_backend.conftest import make_oracle
 from tests.local_backend.server_process import ServerProcess
@@ -30,6 +31,9 @@ from tests.local_backend.server_process import ServerProcess
 CPU = torch.device("cpu")
 SIZE = 8
 RANGE = 100_000_000
+_LOADING = 120.0
+"""Seconds."""
+
 GREEDY = SamplingParams(max_tokens=6, temperature=0.0)
 
 
@@ -297,6 +301,26 @@ def test_answers_and_metrics_tell_what_they_took_and_a_gateway_keeps_it(
                     assert answer.json()["usage"]["energy"]["joules"] == row["energy"]
                     assert float(answer.headers["x-tidegate-energy-j"]) == row["energy"]
             assert 'tidegate_usage_flops_total{model="tiny",upstream="own"}' in client.get("/metrics").text
+
+
+def test_a_gateway_takes_the_word_of_the_model_server_that_it_starts(
+    bundled: ModelFolder, tmp_path: Path
+) -> None:
+    body = {"model": "tide", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+    config = settings("http://127.0.0.1:9", tmp_path / "keys.db")
+    config["providers"] = {"local": {"preset": "local", "watts": 20, "threads": 1}}
+    config["models"] = {"tide": {"route": [f"local/{bundled.model_id}"]}}
+    with gateway(tmp_path, config) as running, running.client(CLIENT_KEY) as client, running.admin() as admin:
+        eventually(lambda: client.get("/readyz").status_code == 200, within=_LOADING)
+        answer = client.post("/v1/chat/completions", json=body, headers={"x-request-id": "one"})
+        told = answer.json()["usage"]
+        (row,) = eventually(lambda: rows_of(admin, "one"))
+        metrics = client.get("/metrics").text
+    source = told["energy"]["source"]
+    assert row["energy"] == told["energy"]["joules"] == float(answer.headers["x-tidegate-energy-j"]) > 0
+    assert row["measured"] == (source != "estimate")
+    assert (row["flops"], row["cost"]) == (told["flops"], 0)
+    assert f'tidegate_local_energy_joules_total{{provider="local",source="{source}"}}' in metrics
 
 
 def rows_of(admin: Any, identity: str) -> Any:

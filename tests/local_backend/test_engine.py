@@ -12,11 +12,11 @@ import torch
 from local_backend.engine.admission import QueueFull
 from local_backend.engine.engine import Engine, EngineStopped, Generation
 from local_backend.engine.latents import LatentPool
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Embedding, Finished, FinishReason, SamplingParams
 from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import SchedulerOptions
-from local_backend.engine.worker import EngineOptions
 from local_backend.model.model import DeepseekV3
 from local_backend.weights.load import load_model
 from tests.local_backend.conftest import make_oracle

@@ -12,11 +12,11 @@ from local_backend.engine.blocks import BlockPool
 from local_backend.engine.engine import Engine
 from local_backend.engine.latents import LatentPool
 from local_backend.engine.load import Load
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Finished, FinishReason, SamplingParams, Sequence
 from local_backend.engine.runner import ModelRunner, Row
 from local_backend.engine.scheduler import Scheduler, SchedulerOptions
 from local_backend.engine.window import Window
-from local_backend.engine.worker import EngineOptions
 from local_backend.errors import ConfigError
 from local_backend.lengths import Lengths
 from local_backend.model.config import RopeConfig

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from local_backend.engine.engine import Engine, Generation
 from local_backend.engine.latents import LatentPool
 from local_backend.engine.load import Load
+from local_backend.engine.options import EngineOptions
 from local_backend.engine.request import Finished, SamplingParams
 from local_backend.engine.runner import ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.engine.speculation import PassCost, PromptLookup
-from local_backend.engine.worker import EngineOptions
 from local_backend.model.model import DeepseekV3
 from local_backend.weights.load import load_model
 from tests.local_backend.conftest import make_oracle
