@@ -7,7 +7,6 @@ blind while the first token is awaited.
 
 import asyncio
 import logging
-from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
@@ -18,7 +17,7 @@ from gateway.bookkeeping import Ended
 from gateway.catalogue import model_not_found
 from gateway.serving import Serving
 from gateway.stores.keys import Key
-from gateway.wire import cachestatus, errors, models, ratelimits, spending, sse
+from gateway.wire import diagnostics, errors, models, spending, sse
 from policies.cache import directives
 from policies.cache.directives import UNSAID
 from policies.errors import GatewayError, InternalError
@@ -181,7 +180,7 @@ class Exchange:
         async with service(call) as reply:
             self._opened(reply)
             body = b"".join([event.data async for event in reply.events])
-            headers = [_JSON, (b"content-length", b"%d" % len(body)), *self._facts(reply)]
+            headers = [_JSON, (b"content-length", b"%d" % len(body)), *self._told(reply)]
             books = self._serving.books
             headers += spending.headers(books.cost(reply), books.energy(reply))
             await self._start(200, headers)
@@ -193,7 +192,7 @@ class Exchange:
         async with service(call) as reply:
             self._opened(reply)
             if not self._status:
-                await self._start(200, [*_STREAM, *self._facts(reply)])
+                await self._start(200, [*_STREAM, *self._told(reply)])
             together: list[bytes] = []
             async for event in reply.events:
                 call.delivered += len(event.text)
@@ -216,7 +215,7 @@ class Exchange:
             await self._write(sse.message(response.body), more=False)
             return
         body = response.body
-        headers = [_JSON, (b"content-length", b"%d" % len(body)), *response.headers, *self._facts(None)]
+        headers = [_JSON, (b"content-length", b"%d" % len(body)), *response.headers, *self._told()]
         await self._start(response.status, headers)
         await self._write(body, more=False)
 
@@ -235,28 +234,8 @@ class Exchange:
         finally:
             self._writes -= 1
 
-    def _facts(self, reply: Reply | None) -> list[tuple[bytes, bytes]]:
-        """The headers that tell what the gateway did."""
-        headers = [(b"x-request-id", self._id.encode())]
-        if self._call is not None:
-            headers.append((b"x-tidegate-attempts", b"%d" % len(self._call.attempts)))
-            failed = [f"{a.upstream}={a.outcome}" for a in self._call.attempts if a.failed]
-            if failed:
-                headers.append((b"x-tidegate-why", ", ".join(failed).encode()))
-            if self._call.allowances:
-                headers += ratelimits.headers(self._call.allowances)
-        if reply is not None and reply.cached is not None and self._call is not None:
-            headers += cachestatus.headers(reply.cached, self._call.fingerprint)
-        if reply is not None and self._call is not None and self._first_event is not None:
-            overhead = self._call.overhead(self._first_event)
-            headers += [
-                (b"openai-processing-ms", b"%d" % round(self._first_event * 1000)),
-                (b"x-tidegate-upstream", _header_value(reply.upstream)),
-                (b"x-tidegate-model", _header_value(reply.model)),
-                (b"x-tidegate-queue-ms", b"%.3f" % (self._call.queued * 1000)),
-                (b"x-tidegate-overhead-ms", b"%.3f" % (overhead * 1000)),
-            ]
-        return headers
+    def _told(self, reply: Reply | None = None) -> list[tuple[bytes, bytes]]:
+        return diagnostics.headers(self._id, self._call, reply, self._first_event)
 
     def _schedule_ping(self) -> None:
         due = self._last_write + self._serving.settings.server.ping
@@ -279,7 +258,7 @@ class Exchange:
 
     async def _send_comment(self) -> None:
         if not self._status:
-            await self._start(200, [*_STREAM, *self._facts(None)])
+            await self._start(200, [*_STREAM, *self._told()])
         if not self._answered:
             await self._write(sse.WAITING_COMMENT)
 
@@ -325,8 +304,3 @@ class Exchange:
             ),
             serving.wall_time(),
         )
-
-
-def _header_value(text: str) -> bytes:
-    """``text``, percent-encoded unless it is visible ASCII: a model's name may be any word of a client's."""
-    return (text if text.isascii() and text.isprintable() else quote(text)).encode()
