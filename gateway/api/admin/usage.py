@@ -16,7 +16,7 @@ from gateway.api.admin.pages import next_page
 from gateway.api.problems import documented
 from gateway.serving import Serving
 from gateway.stores.ledger import SUMS
-from gateway.stores.usage import BadCursor, Period, Selection
+from gateway.stores.usage import BadCursor, Period, Selection, UsageReader
 
 _MOST_ROWS = 100_000
 _USUAL_DAYS = 30
@@ -55,8 +55,12 @@ class Days:
 def router(serving: Serving) -> APIRouter:
     """The routes over the usage ledger, which every key of the admin API may read."""
     routes = APIRouter()
-    reader = serving.stores.usage
+    _add_sums(routes, serving)
+    _add_requests(routes, serving.stores.usage)
+    return routes
 
+
+def _add_sums(routes: APIRouter, serving: Serving) -> None:
     async def summed(
         request: Request, days: Days, by: list[str], matching: Mapping[str, str | None], form: str | None
     ) -> Response:
@@ -64,7 +68,7 @@ def router(serving: Serving) -> APIRouter:
         groups = list(dict.fromkeys(",".join(by).split(",")))
         fields = (*groups, *views.SUMS)
         columns = [views.COLUMNS.get(name, name) for name in groups]
-        found = await reader.sums(period, columns, _given(matching), most=_MOST_ROWS + 1)
+        found = await serving.stores.usage.sums(period, columns, _given(matching), most=_MOST_ROWS + 1)
         if len(found) > _MOST_ROWS:
             raise HTTPException(400, f"More than {_MOST_ROWS} rows: ask for fewer days, or by less.")
         if csv.wants_csv(request, form):
@@ -116,6 +120,8 @@ def router(serving: Serving) -> APIRouter:
     ) -> Response:
         return await summed(request, days, by, {"tenant": name}, form)
 
+
+def _add_requests(routes: APIRouter, reader: UsageReader) -> None:
     @routes.get(
         "/usage/requests",
         summary="Finished requests, newest first",
@@ -153,8 +159,6 @@ def router(serving: Serving) -> APIRouter:
             raise HTTPException(400, "'after' is what the header Link of the page before says.") from None
         more = {} if cursor is None else next_page(request, after=cursor)
         return JSONResponse([views.shown(row, names) for row in rows], headers=more)
-
-    return routes
 
 
 def _given(matching: Mapping[str, str | None]) -> dict[str, str]:
