@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from hypothesis import given
@@ -308,18 +309,22 @@ def test_a_gateway_takes_the_word_of_the_model_server_that_it_starts(
 ) -> None:
     body = {"model": "tide", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
     config = settings("http://127.0.0.1:9", tmp_path / "keys.db")
-    config["providers"] = {"local": {"preset": "local", "watts": 20, "threads": 1}}
-    config["models"] = {"tide": {"route": [f"local/{bundled.model_id}"]}}
+    config["providers"]["local"] = {"preset": "local", "watts": 20, "threads": 1}
+    config["models"] = {"tide": {"route": ["up/nobody", f"local/{bundled.model_id}"]}}
     with gateway(tmp_path, config) as running, running.client(CLIENT_KEY) as client, running.admin() as admin:
-        eventually(lambda: client.get("/readyz").status_code == 200, within=_LOADING)
-        answer = client.post("/v1/chat/completions", json=body, headers={"x-request-id": "one"})
-        told = answer.json()["usage"]
-        (row,) = eventually(lambda: rows_of(admin, "one"))
+
+        def answered() -> httpx.Response | None:
+            found = client.post("/v1/chat/completions", json=body)
+            return found if found.status_code == 200 else None
+
+        answer = eventually(answered, within=_LOADING)
+        (row,) = eventually(lambda: rows_of(admin, answer.headers["x-request-id"]))
         metrics = client.get("/metrics").text
+    told = answer.json()["usage"]
     source = told["energy"]["source"]
     assert row["energy"] == told["energy"]["joules"] == float(answer.headers["x-tidegate-energy-j"]) > 0
     assert row["measured"] == (source != "estimate")
-    assert (row["flops"], row["cost"]) == (told["flops"], 0)
+    assert (row["flops"], row["cost"], row["upstream"]) == (told["flops"], 0, "local")
     assert f'tidegate_local_energy_joules_total{{provider="local",source="{source}"}}' in metrics
 
 
