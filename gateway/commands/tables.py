@@ -6,14 +6,16 @@ from urllib.parse import quote
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway.commands.admin_client import AdminClient, fail
 
 
 def print_table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Print a row for each, with these of its members."""
-    table = Table(*columns)
+    """Print a row for each, with these of its members; the first is its name, which is never cut."""
+    table = Table(
+        *(Column(column, overflow="fold", no_wrap=place == 0) for place, column in enumerate(columns))
+    )
     for row in rows:
         table.add_row(*(escape(_cell(row[column])) for column in columns))
     Console().print(table)
