@@ -12,6 +12,7 @@ empirical Bayes (Robbins, 1956), where the paper has each begin with nothing.
 """
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -75,8 +76,8 @@ class Fit:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._likelihood: list[float] | None = None
-        self._part: list[float] | None = None
+        self._likelihood: array[float] | None = None
+        self._part: array[float] | None = None
         self.seen = 0
 
     def observe(self, similarity: float, *, same: bool) -> None:
@@ -84,9 +85,9 @@ class Fit:
         terms = zip(self._likelihood or [1.0] * len(_GRID), _chances(similarity), strict=True)
         likelihood = [before * (chance if same else 1 - chance) for before, chance in terms]
         top = max(likelihood)
-        self._likelihood = [term / top for term in likelihood]
+        self._likelihood = array("d", [term / top for term in likelihood])
         others = self._pool.without(self._part)
-        self._part = self._belief(others)
+        self._part = array("d", self._belief(others))
         self._pool.put(others, self._part)
         self.seen += 1
 

@@ -148,10 +148,10 @@ class SemanticLookup:
         """Whether the stored answer would have been right, which its prompt learns; None if nobody knows."""
         assert look.entry is not None  # noqa: S101 - asked before
         same = await same_answer(stored, answer, self._library.embed, call)
+        if look.given and not same:  # in doubt it was wrong
+            self._budget.found_wrong()
         if same is None:
             return None
         look.entry.fit.observe(look.similarity, same=same)
-        if look.given and not same:
-            self._budget.found_wrong()
         self._meter.emit(SemanticVerified(call, look.similarity, same, look.given))
         return same

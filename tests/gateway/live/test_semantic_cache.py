@@ -7,7 +7,6 @@ import openai
 import pytest
 
 from tests.kit import answers, processes
-from tests.kit.chat import CHAT
 from tests.kit.processes import CLIENT_KEY, eventually
 
 OTHER_KEY = "tg-test-other-tenant-key-0123456789"
@@ -39,7 +38,7 @@ def config(upstream, folder, **cache):
         folder / "keys.db",
         models=MODELS,
         keys=KEYS,
-        cache={"path": str(folder / "cache.db"), **cache},
+        cache={"path": str(folder / "cache.db"), "embeddings_timeout": "20s", **cache},
     )
 
 
@@ -141,6 +140,18 @@ def test_some_hits_are_verified_beside_the_reply(gateway, upstream, ask):
                 in client.get("/metrics").text
             )
         )
+    with gateway.admin() as admin:
+        books = {"tenant": "acme", "model": "checked/ok"}
+        rows = eventually(
+            lambda: [
+                row
+                for row in admin.get("/admin/usage/requests", params=books).json()
+                if row["kind"] == "extra"
+            ]
+        )
+        hits = [row for row in admin.get("/admin/usage/requests", params=books).json() if row["cache_hit"]]
+    assert {row["request_id"] for row in rows} <= {row["request_id"] for row in hits}
+    assert all(row["output_tokens"] > 0 and row["requests"] == 0 for row in rows)
     asked = [json.loads(seen["raw"] or "{}") for seen in upstream.seen_all()]
     assert sum(body.get("messages", [{}])[0].get("content", "").strip() == ALIKE for body in asked) >= 1
 
@@ -151,14 +162,3 @@ def test_a_purge_forgets_prompts_too(gateway, ask):
     with gateway.admin() as admin:
         assert admin.delete("/admin/cache").status_code == 204
     assert ask("Sorting a list in Python: how is it done?", seed=3)[0] == "miss"
-
-
-def test_embeddings_come_from_an_upstream_where_it_is_named(upstream, tmp_path):
-    with (
-        processes.gateway(tmp_path, config(upstream, tmp_path, embeddings="up/ok")) as gateway,
-        gateway.client() as client,
-    ):
-        for text in (ASKED, ALIKE):
-            body = {"model": "near/ok", "temperature": 0, "messages": [{"role": "user", "content": text}]}
-            assert client.post(CHAT, json=body).status_code == 200
-        eventually(lambda: any(seen["path"].endswith("/embeddings") for seen in upstream.seen_all()))
