@@ -1,6 +1,8 @@
 """Draws docs/img/dashboards/*.svg: the dashboards, by their own queries, of a demo that really runs.
 
-Run: PYTHONPATH=. python docs/plots/dashboards.py [--seconds 140]. It wants Prometheus on the PATH.
+While its last upstream fails, pictures of the live page and of ``tidegate top`` are taken (live.py).
+
+Run: PYTHONPATH=. python docs/plots/dashboards.py. It wants Prometheus and Chromium on the PATH.
 """
 
 # ruff: noqa: INP001 - a script
@@ -24,6 +26,7 @@ mpl.rcParams |= {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+import live  # noqa: E402 - beside this script
 from matplotlib import dates  # noqa: E402 - the backend comes first
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
@@ -31,12 +34,15 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
 
 from demo.__main__ import play  # noqa: E402
-from demo.stage import stage  # noqa: E402
+from demo.config import ADMIN_KEY  # noqa: E402
+from demo.stage import Stage, stage  # noqa: E402
 from tests.kit.dashboards import boards, over_time  # noqa: E402
 
-FOLDER = Path(__file__).parents[1] / "img/dashboards"
+FOLDER = Path(__file__).parents[1] / "img"
 ACT = 20.0
 """Seven of them are a round, at the end of which all is well."""
+BEFORE_OUT = 4.0
+"""After so many of them the browser starts; in the next two an upstream is out."""
 COLUMNS, CELL = 24, 0.27
 """Grafana's grid, and the height of its cells in inches."""
 WIDTH = 12.0
@@ -158,21 +164,28 @@ def draw_curves(axes: Axes, series: list[Any], unit: str, *, stacked: bool) -> N
     )
 
 
+async def perform(scene: Stage) -> None:
+    """Play a round, and take pictures while an upstream is out."""
+    async with asyncio.TaskGroup() as both:
+        both.create_task(play(scene, ACT, 7 * ACT))
+        await asyncio.sleep(BEFORE_OUT * ACT)  # noqa: TID251 - of the real run
+        await asyncio.to_thread(live.main, scene.gateway.url, ADMIN_KEY, str(FOLDER))
+
+
 def main() -> None:
     """Run the demo and draw what its Prometheus has seen."""
-    parser = argparse.ArgumentParser(description="Draws the dashboards of a demo.")
-    parser.add_argument("--seconds", type=float, default=7 * ACT)
-    seconds = parser.parse_args().seconds
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as scene:
+    argparse.ArgumentParser(description="Draws the dashboards of a demo.").parse_args()
+    folder = FOLDER / "dashboards"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as place, stage(Path(place)) as scene:
         if scene.prometheus is None:
             raise SystemExit("There is no prometheus on the PATH: apt-get install prometheus")
         start = time.time()  # noqa: TID251 - of the real run
-        asyncio.run(play(scene, ACT, seconds))
+        asyncio.run(perform(scene))
         end = time.time()  # noqa: TID251
         for name, board in boards().items():
             figure = draw_board(board, scene.prometheus, (start + 5, end))
-            figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None}, facecolor=figure.get_facecolor())
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, facecolor=figure.get_facecolor())
             plt.close(figure)
 
 
