@@ -42,14 +42,6 @@ class Tiers:
         """The tenants of whom more is known than their name."""
         return MappingProxyType(self._tenants)
 
-    def is_stored(self, tier: str) -> bool:
-        """Whether this tier is the database's, not the file's."""
-        return tier in self._stored
-
-    def is_stored_tenant(self, tenant: str) -> bool:
-        """Whether this tenant is the database's, not the file's."""
-        return tenant in self._stored_tenants
-
     def tier(self, name: str) -> Tier:
         """The tier of this name; one that nobody defined, or no more, is as ``default`` is."""
         return self._tiers.get(name) or self._tiers[DEFAULT_TIER]

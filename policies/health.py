@@ -229,12 +229,6 @@ class Health:
             self._ejection.forgive()
             self._half_open(now, "resumed by an operator")
 
-    def probe_now(self, now: float) -> bool:
-        """Let a trial pass before its time; whether one may pass."""
-        if self.state(now) in _TIMED:
-            self._half_open(now, "an operator asked for a probe", early=True)
-        return self._state is HealthState.HALF_OPEN
-
     def panic(self, now: float) -> bool:
         """Every upstream of the group is out: whether this one may be tried before its time."""
         if self.state(now) is not HealthState.OPEN or now < self._panic_after:

@@ -203,7 +203,6 @@ def test_draining_takes_no_new_calls_and_lets_the_old_ones_end():
     assert health.report(1).next_probe is None
     health.settle(old, 2, UpstreamKeyRejected("x"), None)
     assert health.state(10**6) is HealthState.DRAINING
-    assert not health.probe_now(3)
     health.probed(3, None, proof=True)
     assert health.state(3) is HealthState.DRAINING
     health.resume(4)
@@ -221,11 +220,11 @@ def test_what_was_ejected_before_draining_must_prove_itself():
     assert health.report(3).ejections == 0
 
 
-def test_an_operator_may_probe_before_its_time_without_making_it_worse():
+def test_a_probe_before_its_time_makes_nothing_worse():
     health, meter = make_health()
-    assert not health.probe_now(0)
     eject(health)
-    assert health.probe_now(2)
+    health.probed(2, None, proof=True)
+    assert health.state(2) is HealthState.HALF_OPEN
     play(health, 2, BROKEN)
     assert health.report(2).next_probe == 8
     assert len(meter.of(UpstreamEjected)) == 1
@@ -308,7 +307,7 @@ class HealthMachine(RuleBasedStateMachine):
             self.health.first_event(ticket, self.now)
         self.health.settle(ticket, self.now, error, WHOLE if error is None else PART if answered else None)
 
-    @rule(name=st.sampled_from(["drain", "resume", "probe_now", "panic"]))
+    @rule(name=st.sampled_from(["drain", "resume", "panic"]))
     def operate(self, name):
         getattr(self.health, name)(self.now)
 
