@@ -24,7 +24,11 @@ def config(upstream, folder, **sections):
         upstream.url,
         folder / "keys.db",
         models={"near/*": {"route": ["up/*"], "cache": SEMANTIC}},
-        cache={"path": str(folder / "cache.db"), "embeddings_timeout": "20s"},
+        cache={
+            "path": str(folder / "cache.db"),
+            "embeddings": "up/embed/ok",
+            "embeddings_timeout": "20s",
+        },
         **sections,
     )
 
