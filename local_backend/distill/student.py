@@ -21,6 +21,7 @@ class FreshLatents:
 
     def __init__(self, rows: int, length: int) -> None:
         self.lengths: Sequence[int] = [length] * rows
+        self.evicted: Sequence[int] = [0] * rows
         self._latents: dict[int, Tensor] = {}
 
     def write(self, layer: int, latents: Tensor) -> None:
