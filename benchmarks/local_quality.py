@@ -2,20 +2,15 @@
 
     python benchmarks/local_quality.py                       # the table of forms
     python benchmarks/local_quality.py --only profile        # exact, and those whose name has that word
-    python benchmarks/local_quality.py --curve 16384         # perplexity along one long text, by extension
-    python benchmarks/local_quality.py --curve 4096 --trained 2048      # the same as if trained on less
 
 The text is the prose of Python's own language reference (pydoc_data, PSF licence), which every CPython has,
 so that the figures can be had again without a network; --text takes another file.
 """
 
 import argparse
-import json
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,14 +18,11 @@ from torch import Tensor
 
 from local_backend.clock import now
 from local_backend.compress.corpus import prose
-from local_backend.compress.quality import Judged, divergence, judge, log_probabilities, losses
+from local_backend.compress.quality import Judged, divergence, judge
 from local_backend.engine.latents import LatentFormat
 from local_backend.errors import BackendError
-from local_backend.model.long_context import Extension
-from local_backend.model.rope import RotaryEmbedding
 from local_backend.serve.tokenizer import Tokenizer
-from local_backend.weights.deepseek_io import CONFIG, read_json
-from local_backend.weights.load import load_config, load_model
+from local_backend.weights.load import load_model
 from local_backend.weights.paths import default_cache_dir
 from local_backend.weights.prepare import BUNDLED_MODEL, prepare_model
 from local_backend.weights.progress import StderrProgress
@@ -62,13 +54,6 @@ VARIANTS = [
     Variant("profile mla256", profile="mla256"),
     Variant("profile sparse", profile="sparse"),
 ]
-
-EDGES = (1024, 2048, 3072, 4096, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768)
-EXTENSIONS = {
-    "no extension": Extension.NONE,
-    "YaRN": Extension.YARN,
-    "dual chunk": Extension.DUAL_CHUNK,
-}
 
 
 def stretches(ids: Tensor, count: int) -> Iterator[Tensor]:
@@ -105,48 +90,12 @@ def table(ids: Tensor, count: int, delta: Path | None, word: str) -> None:
         print(f"| {variant.name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def trained_at(folder: Path, target: Path, length: int) -> Path:
-    """The same model, whose config says that it was trained on texts of `length` tokens."""
-    for path in folder.iterdir():
-        (target / path.name).symlink_to(path)
-    (target / CONFIG).unlink()
-    config = read_json(folder / CONFIG) | {"max_position_embeddings": length}
-    config["rope_parameters"] |= {"original_max_position_embeddings": length}
-    (target / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    return target
-
-
-@torch.inference_mode()
-def curve(folder: Path, ids: Tensor) -> None:
-    """Print the perplexity of each stretch of one long text, by how the model reaches that far."""
-    edges = [0, *(edge for edge in EDGES if edge < len(ids)), len(ids) - 1]
-    print("| positions up to | " + " | ".join(f"{edge:,}" for edge in edges[1:]) + " |")
-    print("|---" * len(edges) + "|")
-    for name, extension in EXTENSIONS.items():
-        config = load_config(folder)
-        length = len(ids)
-        if extension is Extension.NONE:
-            # The model's own rotations, simply continued.
-            model = load_model(folder, config.max_position_embeddings, CPU, torch.bfloat16)
-            model.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim, length, CPU)
-        else:
-            model = load_model(folder, length, CPU, torch.bfloat16, extension=extension)
-        chunks = log_probabilities(model, LatentFormat(torch.bfloat16, torch.float32), ids)
-        found = losses(chunks, ids)
-        cells = [f"{math.exp(found[a:b].mean()):.2f}" for a, b in pairwise(edges)]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-
-
 def main() -> None:
     """Measure what the options ask for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--text", type=Path, help="another text in UTF-8")
-    parser.add_argument("--curve", type=int, metavar="TOKENS", help="perplexity along a text of this length")
-    parser.add_argument(
-        "--trained", type=int, default=8192, help="pretend that the model was trained so far (%(default)s)"
-    )
     parser.add_argument("--stretches", type=int, default=2, help="texts of 4,096 tokens (%(default)s)")
     parser.add_argument("--delta", type=Path, help="for the profile sparse")
     parser.add_argument("--only", default="", metavar="WORD", help="leave out variants without it")
@@ -158,11 +107,7 @@ def main() -> None:
     ids = torch.tensor(Tokenizer(folder).encode(text))
     started = now()
     print(f"{len(ids):,} tokens, torch {torch.__version__}, {options.threads} threads")
-    if options.curve:
-        with tempfile.TemporaryDirectory() as pretended:
-            curve(trained_at(folder, Path(pretended), options.trained), ids[: options.curve])
-    else:
-        table(ids, options.stretches, options.delta, options.only)
+    table(ids, options.stretches, options.delta, options.only)
     print(f"{now() - started:.0f} s")
 
 
