@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=["exact", "mla256", "sparse"],
         help="how it is converted: without loss, to a smaller cache, or to fewer experts (%(default)s)",
     )
-    model.add_argument("--delta", type=Path, metavar="FILE", help="what `distill` made, for --profile sparse")
+    model.add_argument(
+        "--delta", type=Path, metavar="FILE", help="what `distill` made, for --profile sparse (one ships)"
+    )
     model.add_argument(
         "--cache-dir",
         type=Path,

@@ -158,8 +158,8 @@ class LocalProvider(Section):
 
     @model_validator(mode="after")
     def _check_delta(self) -> Self:
-        if (self.profile == "sparse") != (self.delta is not None):
-            raise ValueError("the profile sparse, and no other, takes delta: the file that distill made")
+        if self.delta is not None and self.profile != "sparse":
+            raise ValueError("delta, a file that distill made, belongs to the profile sparse alone")
         return self
 
 

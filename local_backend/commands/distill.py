@@ -10,7 +10,12 @@ from local_backend.commands.numbers import natural, positive, positive_number
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Beside --cache-dir, --device and --threads."""
     parser.add_argument("--out", type=Path, required=True, help="folder to work in; run again to go on there")
-    parser.add_argument("--steps", type=positive, default=4000, help="of the whole training (%(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=natural,
+        default=4000,
+        help="of the whole training, 0 for calibration alone (%(default)s)",
+    )
     parser.add_argument("--minutes", type=positive_number, help="stop after so long; run again to go on")
     parser.add_argument("--batch", type=positive, default=1, help="texts of 512 tokens a step (%(default)s)")
     parser.add_argument(

@@ -15,8 +15,9 @@ from local_backend.compress.dense import DenseLayer
 
 _ROUNDS = 8
 _RIDGE = 1e-2
-# The slope of a sigmoid at zero, and how far scores leave it: gates start near one half, twice that is one.
-_SLOPE, _SPREAD = 0.25, 0.1
+# The slope of a sigmoid at zero, and how far scores leave it: gates start near one half, and twice that is
+# one, the weight that every expert has in the exact model.
+_SLOPE, _SPREAD = 0.25, 0.01
 
 
 @dataclass(frozen=True)

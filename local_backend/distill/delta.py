@@ -85,7 +85,8 @@ def make_delta(base: str, plan: Plan, trained: Mapping[str, Tensor], steps: int,
         if experts is not None:
             experts = replace(experts, router=values[f"layers.{index}.mlp.gate.weight"])
         layers.append(LayerPlan(attention, experts))
-    modules = [name.removesuffix(".a") for name in values if name.endswith(".a")]
+    # What was never trained adds nothing.
+    modules = [name.removesuffix(".b") for name, each in values.items() if name.endswith(".b") and each.any()]
     return Delta(
         base=base,
         kl=kl,

@@ -29,6 +29,7 @@ from local_backend.weights.tokenizer_json import build_tokenizer
 BUNDLED_MODEL = "smollm2-135m-moe"
 EXACT, MLA256, SPARSE = PROFILES = ("exact", "mla256", "sparse")
 MANIFEST = "manifest.json"
+SHIPPED_DELTA = Path(__file__).with_name("sparse.safetensors")
 
 # Raised whenever converted folders of an older version must not be used again.
 _FORMAT_VERSION = 1
@@ -51,8 +52,9 @@ def prepare_model(
     """Make sure that `model` exists as a DeepSeek-V2 or V3 folder.
 
     `model` is the bundled model's name, a GGUF file of a dense Llama model, or a folder that already is in
-    DeepSeek's Hugging Face format. `profile` mla256 compresses the bundled model, and sparse lays a distilled
-    `delta` over it. Raises ConfigError when it names nothing usable and WeightsError when it cannot be made.
+    DeepSeek's Hugging Face format. `profile` mla256 compresses the bundled model, and sparse lays a `delta`
+    over it, by default the one that ships. Raises ConfigError when it names nothing usable and WeightsError
+    when it cannot be made.
     """
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
@@ -113,11 +115,7 @@ def _prepare_compressed(
         exact = prepare_model(model, EXACT, cache_dir, progress).path
         _ensure(folder, lambda target: build_mla256(exact, target, progress), progress)
         return ModelFolder(BUNDLED_MODEL, folder)
-    if path is None:
-        raise ConfigError(
-            "--profile sparse needs --delta FILE: none ships, because none has passed the quality gate yet; "
-            "make one with `python -m local_backend distill`, best on a GPU"
-        )
+    path = path or SHIPPED_DELTA
     delta = read_delta(path)
     exact = prepare_model(model, EXACT, cache_dir, progress).path
     delta.check(path, base_hash(exact))

@@ -11,10 +11,11 @@ from local_backend.compress.experts import plan_experts
 from local_backend.compress.profiles import MLA256_GATE, Quality, write_student
 from local_backend.compress.quality import divergence, judge
 from local_backend.compress.student import LatentShape, Shape
+from local_backend.distill.delta import read_delta
 from local_backend.errors import ConfigError, WeightsError
 from local_backend.weights.deepseek_io import Checkpoint
 from local_backend.weights.load import load_config
-from local_backend.weights.prepare import BUNDLED_MODEL, prepare_model
+from local_backend.weights.prepare import BUNDLED_MODEL, SHIPPED_DELTA, prepare_model
 from local_backend.weights.progress import silent
 from tests.local_backend import tiny_dense
 
@@ -54,6 +55,19 @@ def test_fewer_experts_cost_more(exact: Path, tmp_path: Path) -> None:
         distance(exact, student(exact, tmp_path / str(k), Shape(LatentShape(16, 33), k))) for k in (7, 5, 2)
     ]
     assert found[0] < found[1] < found[2]
+
+
+def test_attention_stays_as_it_is_without_a_latent(exact: Path, tmp_path: Path) -> None:
+    folder = student(exact, tmp_path / "sparse", Shape(top_k=6))
+    with Checkpoint(exact) as before, Checkpoint(folder) as after:
+        names = [name for name in before if ".self_attn." in name]
+        assert names
+        assert all(torch.equal(before[name], after[name]) for name in names)
+
+
+def test_experts_that_are_all_chosen_weigh_what_they_did(exact: Path, tmp_path: Path) -> None:
+    every, fewer = (distance(exact, student(exact, tmp_path / str(k), Shape(top_k=k))) for k in (8, 7))
+    assert every < 0.1 * fewer
 
 
 @torch.inference_mode()
@@ -112,7 +126,6 @@ def test_texts_are_spread_evenly() -> None:
 @pytest.mark.parametrize(
     ("model", "profile", "message"),
     [
-        (BUNDLED_MODEL, "sparse", "--delta"),
         (BUNDLED_MODEL, "nothing", "unknown profile"),
         ("other.gguf", "mla256", "bundled model"),
     ],
@@ -122,6 +135,14 @@ def test_a_profile_that_cannot_be_had_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         prepare_model(model, profile, tmp_path, silent)
+
+
+def test_the_delta_that_ships_passed_its_gate_and_is_small() -> None:
+    shipped = read_delta(SHIPPED_DELTA)
+    assert shipped.has_passed
+    assert shipped.plan.shape == Shape(top_k=7)
+    assert len(shipped.plan.layers) == 30
+    assert SHIPPED_DELTA.stat().st_size < 1_000_000
 
 
 def test_a_delta_is_for_the_sparse_profile_alone(tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ def test_a_run_from_text_to_delta_and_on(exact: Path, tmp_path: Path) -> None:
         Distillation(exact, tmp_path, torch.device("cpu"), other, silent)
 
 
+def test_calibration_alone_makes_a_small_delta(exact: Path, tmp_path: Path) -> None:
+    options = DistillOptions(Shape(top_k=6), TrainingOptions(steps=0, rank=2), length=48)
+    run = Distillation(exact, tmp_path, torch.device("cpu"), options, silent)
+    run.train()
+    delta = run.finish()
+    assert not delta.low_rank
+    assert 0 < delta.kl < inf
+    found = read_delta(tmp_path / "delta.safetensors").plan.layers[0].experts
+    assert found is not None
+    torch.testing.assert_close(found.router, run.plan.layers[0].experts.router, rtol=1e-2, atol=1e-4)
+
+
 def outcome(exact: Path, kl: float) -> Delta:
     return Delta(base_hash(exact), kl, 10, tiny_dense.plan(exact, SHAPE), {}, {})
 
