@@ -17,7 +17,7 @@ _UNHURRIED = {"first_token": "20s", "stall": "10s", "total": "40s"}
 _CACHE = {"exact": "6s", "stale_while_revalidate": "20s", "when": "always", "share": "all"}
 _TIERS = {
     "pro": {"share": "50%", "weight": 4, "limits": {"tokens": "200000/minute"}},
-    "plus": {"share": "30%", "weight": 2, "limits": {"requests": {"amount": "150/minute", "burst": 10}}},
+    "plus": {"share": "30%", "weight": 2, "limits": {"requests": {"amount": "100/minute", "burst": 5}}},
     "free": {
         "share": "10%",
         "queue": {"max_wait": "3s"},

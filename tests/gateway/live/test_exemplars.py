@@ -92,7 +92,7 @@ def test_prometheus_keeps_them(pair, tmp_path):
         "scrape_configs": [
             {
                 "job_name": "tidegate",
-                "scrape_interval": "200ms",
+                "scrape_interval": "2s",  # which is the timeout too
                 "static_configs": [{"targets": [pair.url.removeprefix("http://")]}],
             }
         ]
