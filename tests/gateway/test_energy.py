@@ -1,5 +1,7 @@
 """The energy model: what follows from a model's size, what goes before that, and what was published."""
 
+import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -177,3 +179,12 @@ def test_the_data_say_how_old_they_are_and_where_they_are_from():
 )
 def test_people_read_watt_hours(joules, shown):
     assert watt_hours(joules) == shown
+
+
+def test_the_page_s_table_of_classes_is_that_of_the_data():
+    page = (Path(__file__).parents[2] / "docs/energy.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) billion \| (\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    assert {name: float(active) for name, active, *_ in rows} == energy_data().classes
+    for _, active, *told in rows:
+        found = per_token("m", Energy(active=float(active)))
+        assert [float(joules) for joules in told] == [pytest.approx(joules, rel=0.05) for joules in found]
