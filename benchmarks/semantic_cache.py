@@ -88,6 +88,20 @@ class Outcome:
         )
 
 
+class PerCall:
+    """vCache's own rule: each call risks ``delta`` by itself, so a share of them gets a doubtful answer."""
+
+    def __init__(self, options: SemanticOptions) -> None:
+        self._delta = options.delta
+        self._rng = Random(3)
+
+    def allows(self, risk: float) -> bool:
+        return self._rng.random() * risk < self._delta
+
+    def found_wrong(self) -> None:
+        """It hasn't foreseen that."""
+
+
 def looked_up(file: Path) -> list[Asked]:
     """The second prompts of a file's pairs, looked up among its first ones."""
     pairs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -113,9 +127,15 @@ def vectors(model: MiniLm, texts: Sequence[str]) -> np.ndarray:
     return np.stack([vector for batch in batches for vector in batch if vector is not None])
 
 
-def replay(asked: Sequence[Asked], options: SemanticOptions, passes: int, seed: int) -> Iterator[Outcome]:
+def replay(
+    asked: Sequence[Asked],
+    options: SemanticOptions,
+    passes: int,
+    seed: int,
+    rule: type[RiskBudget | PerCall] = RiskBudget,
+) -> Iterator[Outcome]:
     """The policy over ``passes`` of all calls, in the orders of ``seed``; what came of them after each."""
-    rng, pool, budget = Random(seed), Pool(), RiskBudget(options)
+    rng, pool, budget = Random(seed), Pool(), rule(options)
     fits = {each.stored: Fit(pool) for each in asked}
     total = given = wrong = 0
     same = sum(each.category == "paraphrase" for each in asked)
@@ -196,6 +216,10 @@ def report(name: str, asked: Sequence[Asked]) -> dict[float, list[Outcome]]:
         replays = [list(replay(asked, SemanticOptions(delta), PASSES, order)) for order in ORDERS]
         print(row(f"delta {delta:.0%}, {PASSES} passes", [outcomes[-1] for outcomes in replays]))
         print(row(f"delta {delta:.0%}, the first pass", [outcomes[0] for outcomes in replays]))
+        per_call = [list(replay(asked, SemanticOptions(delta), PASSES, order, PerCall)) for order in ORDERS]
+        print(
+            row(f"delta {delta:.0%} of each call, {PASSES} passes", [outcomes[-1] for outcomes in per_call])
+        )
         curves[delta] = [sum(each[1:], each[0]) for each in zip(*replays, strict=True)]
     return curves
 
