@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.stores.database import metadata
+from gateway.stores.uninterrupted import uninterrupted
 from policies import errors
 from policies.service import CANCELLED, OK
 
@@ -180,6 +181,7 @@ class LedgerStore:
             set_={name: days.c[name] + upsert.excluded[name] for name in SUMS},
         )
 
+    @uninterrupted
     async def write(self, entries: Sequence[Entry]) -> None:
         """Write all of them, or find that they are there already. Raises SQLAlchemyError and OSError."""
         # Past SQLAlchemy's treatment of each value, which takes longer than the database.
@@ -192,6 +194,7 @@ class LedgerStore:
             if not await self._has(entries[0].id):
                 raise
 
+    @uninterrupted
     async def prune(self, before: float, *, at_once: int = 5000) -> int:
         """Delete the oldest of the rows from before that time; how many. The daily sums stay."""
         oldest = sa.select(ledger.c.id).where(ledger.c.at < before).order_by(ledger.c.at).limit(at_once)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.stores.database import AWAY, metadata
+from gateway.stores.uninterrupted import uninterrupted
 from policies.ports import BucketStore, Clock
 from policies.ratelimit import Bucket, Charge, Level, Verdict
 
@@ -49,6 +50,7 @@ class QuotaStore:
             rows = await connection.execute(sa.select(quotas))
             return {row.bucket: Level(row.amount, row.at) for row in rows}
 
+    @uninterrupted
     async def save(self, levels: Mapping[str, Level]) -> None:
         """Write what these quotas hold."""
         if levels:
