@@ -166,6 +166,8 @@ def draw(curves: Curves, options: argparse.Namespace) -> None:
         axis.plot(*zip(*points(curve, options.step), strict=True), label=name, marker="o", markersize=3)
     axis.axvline(options.trained, color="grey", linestyle=":", linewidth=1)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_xlabel("position in the text, tokens")
     axis.set_ylabel(f"perplexity of {options.step:,} tokens")
     axis.legend(fontsize=8)
