@@ -48,6 +48,11 @@ def launched(upstream, tmp_path_factory):
             with self.gateway.admin() as admin:
                 return admin.get("/admin/usage/requests", params={"request_id": identity}).json()
 
+        def entered(self, identity, count):
+            """Its rows once there are so many."""
+            rows = self.rows(identity)
+            return rows if len(rows) >= count else None
+
         def metric(self, series):
             with self.gateway.client() as client:
                 lines = client.get("/metrics").text.splitlines()
@@ -66,15 +71,13 @@ def embeddings(upstream):
 def test_the_vector_of_a_prompt_is_on_the_bill_of_who_asked(launched):
     state, identity = launched.ask("How do I sort a list in Python?")
     assert state == "miss"
-    extra = eventually(
-        lambda: [row for row in launched.rows(identity) if row["operation"] == "embeddings"], within=5
-    )
+    rows = eventually(lambda: launched.entered(identity, 2))
+    extra = [row for row in rows if row["operation"] == "embeddings"]
     assert [(row["kind"], row["tenant"], row["served_model"]) for row in extra] == [
         ("extra", "acme", EMBEDDER)
     ]
     assert extra[0]["input_tokens"] > 0
-    answer = [row for row in launched.rows(identity) if row["operation"] == "chat/completions"]
-    assert len(answer) == 1
+    assert [row["operation"] for row in rows if row["kind"] != "extra"] == ["chat/completions"]
     assert launched.metric('tidegate_cache_embeddings_total{model="near/*",outcome="ok"}') >= 1
 
 
