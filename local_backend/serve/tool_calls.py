@@ -11,7 +11,8 @@ from typing import Any
 
 from local_backend.serve.tools import CALL_BEGIN, spell_tail
 
-_HEAD = re.compile(re.escape(CALL_BEGIN) + r'\{"name": "([^"]*)", "arguments": ')
+_BEFORE_NAME, _AFTER_NAME = CALL_BEGIN + '{"name": "', '", "arguments": '
+_HEAD = re.compile(f'{re.escape(_BEFORE_NAME)}([^"]*){re.escape(_AFTER_NAME)}')
 _BRACKETS = {"{": 1, "[": 1, "}": -1, "]": -1}
 
 
@@ -105,7 +106,15 @@ class _Json:
 
 def _begin(text: str) -> int:
     """Where a call begins in the text, or could still turn out to."""
-    if (start := text.find(CALL_BEGIN)) >= 0:
-        return start
-    sizes = range(min(len(CALL_BEGIN) - 1, len(text)), 0, -1)
-    return len(text) - next((size for size in sizes if text.endswith(CALL_BEGIN[:size])), 0)
+    start = text.find(CALL_BEGIN[0])
+    while start >= 0 and not (_HEAD.match(text, start) or _may_become_head(text[start:])):
+        start = text.find(CALL_BEGIN[0], start + 1)
+    return len(text) if start < 0 else start
+
+
+def _may_become_head(text: str) -> bool:
+    """Whether a call's head may begin so."""
+    if not text.startswith(_BEFORE_NAME):
+        return _BEFORE_NAME.startswith(text)
+    _, quote, after = text.removeprefix(_BEFORE_NAME).partition('"')
+    return not quote or _AFTER_NAME.startswith(quote + after)

@@ -1,6 +1,6 @@
 import json
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from local_backend.serve.tool_calls import ToolCallParser
@@ -33,6 +33,8 @@ def read(pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="<tol_ca>{ "), CALLS, st.lists(st.integers(1, 20)))
+@example("<tool_call>", [("a", {})], [])
+@example('<tool_call>{"name": "a", <tool_call', [("bc", {})], [3, 20, 18, 2])
 def test_calls_are_found_however_they_are_cut(
     text: str, calls: list[tuple[str, dict[str, object]]], cuts: list[int]
 ) -> None:
