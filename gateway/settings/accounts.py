@@ -135,7 +135,7 @@ class Provider(Section):
 
 
 class LocalProvider(Section):
-    """The bundled model server, which the gateway starts and watches. `threads` None leaves it to torch.
+    """The bundled model server, which the gateway starts and watches. `threads` None leaves it to the server.
 
     `watts` is what a core, or its GPU, draws while it computes, for where no counter tells the energy.
     """
