@@ -15,6 +15,7 @@ from typing import TypeVar
 from gateway.cache.codec import Corrupt, Kept, decode, encode
 from gateway.cache.purges import Purge
 from gateway.cache.tiers import TierSize
+from gateway.sqlite import write_ahead
 from policies.facts import CacheDropped, CacheEvicted
 from policies.ports import Meter
 
@@ -152,7 +153,7 @@ class DiskTier:
             database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             try:
                 database.execute("PRAGMA busy_timeout=2000")
-                database.execute("PRAGMA journal_mode=WAL")
+                write_ahead(database)
                 database.execute("PRAGMA synchronous=NORMAL")
                 database.execute("PRAGMA journal_size_limit=16777216")
                 database.executescript(_SCHEMA)

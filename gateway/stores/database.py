@@ -19,6 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from gateway.sqlite import write_ahead
+
 metadata = MetaData()
 """The tables of all stores, as the newest migration leaves them."""
 
@@ -59,7 +61,7 @@ async def migrate(engine: AsyncEngine) -> None:
         if _is_sqlite(engine.url):
             # First without the engine, whose threads would outlive a loop that ends for this reason.
             with closing(sqlite3.connect(engine.url.database or "")) as probe:
-                probe.execute("PRAGMA schema_version")
+                write_ahead(probe)
         async with engine.connect() as connection, _alone(connection):
             await connection.run_sync(_upgrade)
     except CommandError as error:
@@ -112,9 +114,8 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Let several processes read while one writes, and wait for a lock instead of failing."""
+    """Wait for another process's lock instead of failing."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute(f"PRAGMA busy_timeout={_PATIENCE}")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
