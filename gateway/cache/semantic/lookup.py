@@ -76,7 +76,7 @@ class SemanticLookup:
         self._rng = rng
         self._spawn = spawn
         self._meter = meter
-        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._looks: OrderedDict[tuple[str, str | None], Look] = OrderedDict()
 
     async def nearest(self, call: Call, scope: str) -> Near | None:
         look, result = await self._look(call, scope)
@@ -85,13 +85,13 @@ class SemanticLookup:
             near, result = await self._decide(look, look.entry)
         self._meter.emit(SemanticLooked(call, result))
         if look is not None and (near is None or near.verify):
-            self._looks[call.id] = look
+            self._looks[_name(call)] = look
             if len(self._looks) > _MOST_LOOKS:  # calls that failed leave theirs behind
                 self._looks.popitem(last=False)
         return near
 
     def learn(self, call: Call, answer: CachedAnswer) -> None:
-        self._spawn(self._learn(call, answer, self._looks.pop(call.id, None)))
+        self._spawn(self._learn(call, answer, self._looks.pop(_name(call), None)))
 
     async def _look(self, call: Call, scope: str) -> tuple[Look | None, str]:
         prompt = prompt_of(call, scope=scope, space=self._space)
@@ -155,3 +155,8 @@ class SemanticLookup:
         look.entry.fit.observe(look.similarity, same=same)
         self._meter.emit(SemanticVerified(call, look.similarity, same, look.given))
         return same
+
+
+def _name(call: Call) -> tuple[str, str | None]:
+    """What a look is found by: the id alone may be a client's choice, and two tenants choose the same one."""
+    return call.id, call.fingerprint

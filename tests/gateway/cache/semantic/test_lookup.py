@@ -124,6 +124,23 @@ def test_another_tenant_s_prompts_are_not_even_compared():
     run_virtual(main())
 
 
+def test_tenants_who_choose_the_same_id_get_nothing_of_each_other():
+    async def main():
+        scene = Scene(mine=0, theirs=90, near=91)
+        mine, theirs = prompt("mine", "acme"), prompt("theirs", "other")
+        for call in (mine, theirs):
+            scope = scope_of(call, shared=False)
+            call.fingerprint = fingerprint(call, scope=scope, space="space")
+            await scene.lookup.nearest(call, scope)
+        assert mine.id == theirs.id
+        await scene.answered("mine", "a secret", call=mine)
+        assert (await scene.near("near", tenant="other"))[0] is None
+        await scene.answered("theirs", "no secret", call=theirs)
+        assert (await scene.near("near", tenant="other"))[0] == "no secret"
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize(("seconds", "result"), [(3599, "hit"), (3601, "expired"), (7201, "expired")])
 def test_an_answer_is_given_for_as_long_as_it_is_fresh(seconds, result):
     async def main():
