@@ -6,7 +6,6 @@ compiles it, which takes a C++ compiler, CMake and patience.
 """
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
 
 import llama_cpp
@@ -72,11 +71,3 @@ class LlamaCpp:
         logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
         logits[banned] = -np.inf
         return int(logits.argmax())
-
-
-def contender(
-    gguf: Path, prompts: list[list[int]], threads: int, banned: list[int]
-) -> Callable[[int, int], int]:
-    """Answers at once and tokens of each, to tokens made."""
-    model = LlamaCpp(gguf, len(prompts), 256, threads)
-    return lambda batch, tokens: model.generate(prompts[:batch], tokens, banned)

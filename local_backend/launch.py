@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from local_backend.apart import apart
 from local_backend.clock import now
 from local_backend.engine.decode_graphs import DecodeGraphs, can_record
 from local_backend.engine.engine import Engine
@@ -116,7 +117,11 @@ def load(options: ServeOptions) -> Loaded:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     group = lockstep.join(device)
-    folder = prepare_model(options.model, options.profile, options.cache_dir, StderrProgress(), options.delta)
+    folder = apart(
+        lambda: prepare_model(
+            options.model, options.profile, options.cache_dir, StderrProgress(), options.delta
+        )
+    )
     configure_logging()
     # Loading has threads of its own, which must not each start a team of torch's.
     torch.set_num_threads(1)
