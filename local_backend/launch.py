@@ -195,12 +195,18 @@ def build_runner(loaded: Loaded, max_concurrency: int) -> ModelRunner:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`. Raises ConfigError when CUDA is asked for and missing."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ConfigError when CUDA's is missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"--device {name}: torch sees no CUDA device here; use --device cpu or auto")
+        if device.index is not None:
+            if device.index >= (count := torch.cuda.device_count()):
+                raise ConfigError(f"--device {name}: torch sees {count} CUDA devices here, from cuda:0 on")
+            torch.cuda.set_device(device)  # kernels start on the current one
+    return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

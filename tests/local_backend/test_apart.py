@@ -9,7 +9,6 @@ import torch
 from local_backend.apart import apart
 from local_backend.errors import ConfigError
 
-
 TASKS = Path("/proc/self/task")
 
 
