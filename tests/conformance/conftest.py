@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import openai
 import pytest
 
-from gateway.modelserver import free_port
 from tests.kit import processes
+from tests.kit.ports import free_port
 
 LOCAL_MODEL = "smollm2-135m-moe"
 _LOADING = 120.0

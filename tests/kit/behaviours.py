@@ -7,6 +7,7 @@ streamed answer understands:
     first=0      seconds of silence before anything is sent
     comments=0   seconds of keep-alive before the answer: comments in a stream, blank lines before a body
     gap=0        seconds between tokens
+    held         after how many tokens "ok" falls silent until its model is released; 0 sends no head before
     split=0      write the stream in pieces of so many bytes, whatever they cut
     crlf=0       1 ends lines with CR LF
     done=1       0 leaves out [DONE]
@@ -63,6 +64,17 @@ class Visit:
 
     def count(self, name: str, default: int) -> int:
         return int(self.options.get(name, default))
+
+    async def hold(self, sent: int | None = None) -> None:
+        """Wait until the model is released, if it is held after what was sent; None is an unary answer."""
+        if "held" in self.options and sent in {None, self.count("held", 0)}:
+            await released(self.shared).wait()
+
+
+def released(shared: dict[str, Any]) -> asyncio.Event:
+    """Whether those who are held may go on; ``shared`` is what a model's requests have in common."""
+    event: asyncio.Event = shared.setdefault("released", asyncio.Event())
+    return event
 
 
 Behaviour = Callable[[Visit], Awaitable[None]]
@@ -176,10 +188,12 @@ async def ok(visit: Visit) -> None:
         await _whole(visit, [message] * choices, len(tokens))
         return
     stream = Stream(visit)
+    await visit.hold(0)
     await stream.open()
     for index in range(choices):
         await stream.role(index)
-    for token in tokens:
+    for sent, token in enumerate(tokens):
+        await visit.hold(sent)
         for index in range(choices):
             await stream.token(token, index)
     await stream.finish(len(tokens), choices=choices)
@@ -187,6 +201,7 @@ async def ok(visit: Visit) -> None:
 
 async def _whole(visit: Visit, choices: list[dict[str, Any]], count: int) -> None:
     body = json.dumps(answers.whole(visit.model, choices, count, chat=visit.chat), ensure_ascii=False)
+    await visit.hold()
     await asyncio.sleep(visit.number("first", 0) + visit.number("gap", 0) * count)
     await visit.answer.begin("application/json")
     await _keep_alive(visit, b"\n")

@@ -7,6 +7,7 @@ route ``"fake/*"`` lets every test choose for itself: ``fake/ok``, ``fake/cut:at
 that needs a name to change its ways says so:
 
     POST   /_behave   {"model": NAME, "as": "status:code=500"}; as null takes it back
+    POST   /_release  {"model": NAME}; who is held there goes on, and nobody is held any more
     GET    /_seen     every request that came: what it said, when, and what became of it
     DELETE /_seen     forget them
 """
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tests.kit import answers
-from tests.kit.behaviours import BEHAVIOURS, Visit
+from tests.kit.behaviours import BEHAVIOURS, Visit, released
 from tests.kit.connection import Answer, Broken, Request, read_request
 
 ANSWERED = "answered"
@@ -74,6 +75,8 @@ class FaultyUpstream:
             self._told.pop(said["model"], None)
             if said["as"] is not None:
                 self._told[said["model"]] = said["as"]
+        elif request.path == "/_release":
+            released(self._in_common(request.json()["model"])).set()
         elif request.method == "DELETE":
             self._seen.clear()
         else:
@@ -87,6 +90,9 @@ class FaultyUpstream:
                 for seen, given in self._seen
             ]
         await answer.whole(200, body)
+
+    def _in_common(self, model: str) -> dict[str, Any]:
+        return self._shared.setdefault(model, {})
 
     async def _record(self, request: Request, answer: Answer, reader: asyncio.StreamReader) -> bytes:
         """Serve one request, and note what became of it; return what was read of the next one."""
@@ -122,7 +128,7 @@ class FaultyUpstream:
             )
             return
         chosen = dict(option.split("=", 1) for option in options.split(",") if option)
-        visit = Visit(request, body, chosen, answer, self._shared.setdefault(model, {}))
+        visit = Visit(request, body, chosen, answer, self._in_common(model))
         if "times" in chosen:
             visit.shared["visits"] = visit.shared.get("visits", 0) + 1
             if visit.shared["visits"] > visit.count("times", 1):

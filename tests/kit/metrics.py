@@ -1,5 +1,8 @@
-"""The names of the series that the gateway may tell."""
+"""The series that the gateway may tell, and what it tells."""
 
+import re
+
+import httpx
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -20,3 +23,9 @@ def series_of_the_gateway() -> set[str]:
     return {"tidegate_local_up"} | {
         f"{family.name}{part}" for family in families for part in _PARTS[family.type]
     }
+
+
+def total(client: httpx.Client, name: str) -> float:
+    """What the series of a name add up to."""
+    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return sum(map(float, found))

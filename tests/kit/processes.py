@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "tga-test-admin-key-0123456789"
 CLIENT_KEY = "tg-test-client-key-0123456789"
 UPSTREAM_KEY = "sk-test-upstream-key-0123456789"
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""Seconds after which something that was waited for counts as failed, on however busy a machine."""
 _POLL = 0.02
 _NO_TLS = False
 """Everything is on loopback, and reading the machine's certificates takes longer than most requests."""
@@ -159,6 +160,10 @@ class Upstream(Process):
     def behave(self, model: str, behaviour: str | None) -> None:
         """Have a model behave as another name says; None takes that back."""
         httpx.post(f"{self.url}/_behave", json={"model": model, "as": behaviour}, verify=_NO_TLS)
+
+    def release(self, model: str) -> None:
+        """Have those go on who are held at a model, and hold nobody there any more."""
+        httpx.post(f"{self.url}/_release", json={"model": model}, verify=_NO_TLS)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-_PATIENCE = 10.0
+from tests.kit.ports import free_port
+
+_PATIENCE = 60.0
 
 
 def binary() -> str | None:
@@ -24,13 +27,6 @@ def binary() -> str | None:
     if not os.access(found, os.X_OK):
         found.chmod(0o755)
     return str(found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -84,6 +80,16 @@ class ValkeyServer:
         msg = (self.folder / "valkey.log").read_text()
         self.kill()
         raise AssertionError(msg)
+
+    def hang(self) -> None:
+        """Have it say nothing, and forget nothing."""
+        assert self.popen is not None
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it answer again, also what it was asked meanwhile."""
+        assert self.popen is not None
+        self.popen.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As kill -9 does: what it held is lost."""

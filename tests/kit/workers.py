@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.kit.processes import Gateway
+from tests.kit.processes import CLIENT_KEY, PATIENCE, Gateway, eventually
 
 
 @contextmanager
@@ -30,10 +30,18 @@ def each(gateway: Gateway) -> Iterator[int]:
             yield worker
 
 
+def ready(gateway: Gateway, count: int = 2) -> Gateway:
+    """Wait until there are so many workers and each of them answers."""
+    eventually(lambda: len(gateway.workers()) == count)
+    for _ in each(gateway):
+        eventually(lambda: status(gateway, CLIENT_KEY) == 200)
+    return gateway
+
+
 def get(gateway: Gateway, key: str, path: str = "/v1/models") -> httpx.Response | None:
     """Ask over a new connection; None where there is no answer."""
     try:
-        return httpx.get(gateway.url + path, headers={"authorization": f"Bearer {key}"}, timeout=5)
+        return httpx.get(gateway.url + path, headers={"authorization": f"Bearer {key}"}, timeout=PATIENCE / 3)
     except httpx.TransportError:
         return None
 

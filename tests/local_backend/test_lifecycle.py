@@ -17,7 +17,8 @@ from local_backend.errors import WeightsError
 from local_backend.weights import fetch
 from local_backend.weights.fetch import SMOLLM2, fetch_gguf
 from local_backend.weights.progress import silent
-from tests.local_backend.server_process import ROOT, ServerProcess, free_port
+from tests.kit.ports import free_port
+from tests.local_backend.server_process import ROOT, ServerProcess
 
 NO_END = {"2": -100}
 

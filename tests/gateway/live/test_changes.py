@@ -1,21 +1,12 @@
 """Changes reach every process by word of those who made them: here nobody would look for an hour."""
 
-from contextlib import ExitStack
-
 import pytest
 
-from tests.kit import processes, valkey
-from tests.kit.processes import CLIENT_KEY, eventually
-from tests.kit.workers import each, status
+from tests.kit.processes import eventually
+from tests.kit.replicas import replicas
+from tests.kit.workers import each, ready, status
 
 SERVER = {"workers": 2, "poll": "1h"}
-
-
-def ready(gateway):
-    eventually(lambda: len(gateway.workers()) == 2)
-    for _ in each(gateway):
-        eventually(lambda: status(gateway, CLIENT_KEY) == 200)
-    return gateway
 
 
 def make_key(gateway):
@@ -44,22 +35,14 @@ def test_two_workers_tell_each_other_over_the_valkey_that_they_share(launch):
 
 
 @pytest.fixture
-def replicas(upstream, tmp_path):
+def two(upstream, tmp_path):
     """Two gateways of two workers each with one database, and the server that they share."""
-    with ExitStack() as running:
-        server = valkey.ValkeyServer(tmp_path).start()
-        running.callback(server.kill)
-        started = []
-        for name in ("a", "b"):
-            folder = tmp_path / name
-            folder.mkdir()
-            config = processes.settings(upstream.url, tmp_path / "shared.db", store=server.url, server=SERVER)
-            started.append(ready(running.enter_context(processes.gateway(folder, config))))
-        yield server, started
+    with replicas(upstream, tmp_path, 2, tmp_path / "shared.db", server=SERVER) as (server, gateways):
+        yield server, [ready(gateway) for gateway in gateways]
 
 
-def test_replicas_tell_each_other_and_catch_up_when_their_server_comes_back(replicas):
-    server, (first, second) = replicas
+def test_replicas_tell_each_other_and_catch_up_when_their_server_comes_back(two):
+    server, (first, second) = two
     key = make_key(first)
     assert_everywhere([first, second], key, 200)
     server.kill()

@@ -10,10 +10,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.kit import processes
 from tests.kit.chat import CHAT, chat
 from tests.kit.collector import collector
-from tests.kit.processes import CLIENT_KEY, eventually
+from tests.kit.ports import free_port
+from tests.kit.processes import eventually
 from tests.kit.prometheus import prometheus
-from tests.kit.valkey import free_port
-from tests.kit.workers import each, only, status
+from tests.kit.workers import each, ready
 
 MODELS = {name: {"route": ["up/fake/ok"]} for name in ("one", "other", "untraced")}
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"
@@ -32,11 +32,7 @@ def pair(upstream, tmp_path_factory):
             observability={"otlp": receiving.url},
         )
         with processes.gateway(folder, config) as running:
-            eventually(lambda: len(running.workers()) == 2)
-            for worker in running.workers():
-                with only(running, worker):
-                    eventually(lambda: status(running, CLIENT_KEY) == 200)
-            yield running
+            yield ready(running)
 
 
 def send(gateway, model, kept="01"):

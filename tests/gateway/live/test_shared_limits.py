@@ -3,15 +3,15 @@
 import asyncio
 import os
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.kit import processes, valkey
+from tests.kit import processes
 from tests.kit.chat import CHAT, chat
 from tests.kit.offered import most_in_a_window, offer
 from tests.kit.processes import CLIENT_KEY, eventually
+from tests.kit.replicas import replicas
 
 REPLICAS = 3
 
@@ -53,23 +53,15 @@ def test_the_valkey_of_several_workers_dies_and_is_started_again(launch):
 
 
 @pytest.fixture
-def replicas(upstream, tmp_path):
-    """Three gateways of one operator, and the server that they share."""
-    with ExitStack() as running:
-        server = valkey.ValkeyServer(tmp_path).start()
-        running.callback(server.kill)
-        started = []
-        for number in range(REPLICAS):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            limits = sections(requests={"amount": "20/second", "burst": 20})
-            config = processes.settings(upstream.url, folder / "keys.db", store=server.url, **limits)
-            started.append(running.enter_context(processes.gateway(folder, config)))
-        yield server, started
+def three(upstream, tmp_path):
+    """Three gateways, and the server that they share."""
+    limits = sections(requests={"amount": "20/second", "burst": 20})
+    with replicas(upstream, tmp_path, REPLICAS, **limits) as running:
+        yield running
 
 
-def test_three_gateways_share_a_limit_through_an_outage_of_its_server(replicas):
-    server, gateways = replicas
+def test_three_gateways_share_a_limit_through_an_outage_of_its_server(three):
+    server, gateways = three
     urls = [gateway.url for gateway in gateways]
 
     async def outage():

@@ -26,11 +26,20 @@ class Streaming(threading.Thread):
 
     def run(self):
         try:
-            with self._gateway.client() as client:
-                response = client.post(CHAT, json=self._body, headers={"x-request-id": self.identity})
-            self.text = response.text
+            identity = {"x-request-id": self.identity}
+            with (
+                self._gateway.client() as client,
+                client.stream("POST", CHAT, json=self._body, headers=identity) as response,
+            ):
+                for piece in response.iter_text():
+                    self.text += piece
         except httpx.HTTPError as error:
             self.failure = error
+
+    def heard(self, text):
+        """Wait until the client has read this."""
+        eventually(lambda: text in self.text)
+        return self
 
     def messages(self):
         self.join()
@@ -40,22 +49,25 @@ class Streaming(threading.Thread):
 
 def refused(gateway):
     try:
-        httpx.get(f"{gateway.url}/healthz", timeout=1)
-    except httpx.TransportError:
+        httpx.get(f"{gateway.url}/healthz")
+    except httpx.ConnectError:
         return True
+    except httpx.TransportError:  # let in, and then left
+        return False
     return False
 
 
 def test_open_streams_finish_and_new_connections_are_refused(launch, upstream):
-    with launch(server={"drain": "10s"}) as gateway:
-        streams = [
-            Streaming(gateway, upstream, chat("ok:tokens=24,gap=0.08", stream=True)),
-            Streaming(gateway, upstream, chat("ok:first=1.5", stream=True)),
-        ]
-        unary = Streaming(gateway, upstream, chat("ok:first=1.5"))
+    held = [f"ok:tokens=24,held=3,tag={new_id()}", f"ok:held=0,tag={new_id()}"]
+    with launch(server={"drain": "60s"}) as gateway:
+        streams = [Streaming(gateway, upstream, chat(model, stream=True)) for model in held]
+        unary = Streaming(gateway, upstream, chat(held[1]))
+        streams[0].heard(answers.PIECES[2])
         gateway.signal(signal.SIGTERM)
         eventually(lambda: refused(gateway))
-        assert all(stream.is_alive() for stream in streams)
+        assert all(stream.is_alive() for stream in (*streams, unary))
+        for model in held:
+            upstream.release(f"fake/{model}")
         for stream, count in zip(streams, (24, 12), strict=True):
             *chunks, done = stream.messages()
             assert (text_of(chunks), done) == (answers.text(count), "[DONE]")
@@ -68,8 +80,8 @@ def test_open_streams_finish_and_new_connections_are_refused(launch, upstream):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_when_the_time_to_drain_is_over_streams_end_with_an_error(launch, upstream, number):
     with launch(server={"drain": "500ms"}) as gateway:
-        begun = Streaming(gateway, upstream, chat("stall:at=3", stream=True))
-        waiting = Streaming(gateway, upstream, chat("silence", stream=True))
+        begun = Streaming(gateway, upstream, chat("stall:at=3", stream=True)).heard(answers.PIECES[2])
+        waiting = Streaming(gateway, upstream, chat("silence", stream=True)).heard(": waiting")
         unary = Streaming(gateway, upstream, chat("silence"))
         gateway.signal(number)
         *chunks, last = begun.messages()
@@ -86,13 +98,13 @@ def test_when_the_time_to_drain_is_over_streams_end_with_an_error(launch, upstre
 
 def test_a_second_signal_stops_at_once(launch, upstream):
     with launch(server={"drain": "10m"}) as gateway:
-        stream = Streaming(gateway, upstream, chat("stall:at=3", stream=True))
+        stream = Streaming(gateway, upstream, chat("stall:at=3", stream=True)).heard(answers.PIECES[2])
         children = descendants(gateway.pid)
         gateway.signal(signal.SIGTERM)
         eventually(lambda: refused(gateway))
         assert stream.is_alive()
         gateway.signal(signal.SIGTERM)
-        gateway.wait(within=5)
+        gateway.wait()
         eventually(lambda: not any(alive(child) for child in children))
         stream.join()
         assert "[DONE]" not in stream.text
@@ -100,7 +112,7 @@ def test_a_second_signal_stops_at_once(launch, upstream):
 
 def test_a_gateway_that_dies_takes_its_children_with_it(launch, upstream):
     with launch(server={"workers": 2, "drain": "300ms"}) as gateway:
-        stream = Streaming(gateway, upstream, chat("stall:at=3", stream=True))
+        stream = Streaming(gateway, upstream, chat("stall:at=3", stream=True)).heard(answers.PIECES[2])
         children = descendants(gateway.pid)
         assert len(children) >= 2
         gateway.signal(signal.SIGKILL)

