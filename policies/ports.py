@@ -94,7 +94,10 @@ class Leases(Protocol):
     """Who may ask for what all replicas want. A lease that isn't given back expires by itself."""
 
     async def acquire(self, key: str) -> bool:
-        """Take the lease; False while another replica has it. True where nobody can say."""
+        """Take the lease; False while another replica has it. True where nobody can say.
+
+        Who is cancelled while asking may have it all the same, and gives it back.
+        """
         ...
 
     async def release(self, key: str) -> None:

@@ -2,12 +2,11 @@
 
 import orjson
 import sqlalchemy as sa
-from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.cache.purges import Purge
 from gateway.stores.database import metadata
-from gateway.stores.redis.connect import Client
+from gateway.stores.redis.connect import AWAY, Client
 
 _KEY = "tidegate:purges"
 
@@ -56,13 +55,13 @@ class RedisBook:
             if old:
                 await self._client.hdel(_KEY, *old)
             await self._client.hset(_KEY, _field(purge), str(purge.at))
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             raise BookUnreachable(str(error)) from error
 
     async def read(self) -> list[Purge]:
         try:
             found = await self._client.hgetall(_KEY)
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             raise BookUnreachable(str(error)) from error
         return [Purge(float(at), *orjson.loads(covered)) for covered, at in found.items()]
 

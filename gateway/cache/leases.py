@@ -1,9 +1,9 @@
 """Leases in Redis: which replica asks for what all of them want."""
 
-from redis.exceptions import RedisError
+import asyncio
 
 from gateway.cache.patience import in_time
-from gateway.stores.redis.connect import Client
+from gateway.stores.redis.connect import AWAY, Client
 from policies.ports import Clock
 
 _PREFIX = "tidegate:lease:"
@@ -30,11 +30,11 @@ class RedisLeases:
         asked = self._client.set(_PREFIX + key, self._owner, nx=True, px=self._milliseconds)
         try:
             taken = await in_time(asked, _PATIENCE, self._clock)
-        except (RedisError, OSError):
-            self._held.add(
-                key
-            )  # the server may have given it for all that, and nobody else shall wait for it
-            return True
+        except AWAY:
+            taken = True  # it may have been given for all that, and nobody else shall wait for it
+        except asyncio.CancelledError:
+            self._held.add(key)  # for the same reason: who asked gives it back
+            raise
         if taken:
             self._held.add(key)
         return bool(taken)
@@ -45,7 +45,7 @@ class RedisLeases:
         self._held.discard(key)
         try:
             await self._client.eval(_RELEASE, 1, _PREFIX + key, self._owner)
-        except (RedisError, OSError):
+        except AWAY:
             return  # it expires
 
     async def keep(self) -> None:
@@ -55,7 +55,7 @@ class RedisLeases:
             for key in list(self._held):
                 try:
                     await self._client.eval(_RENEW, 1, _PREFIX + key, self._owner, str(self._milliseconds))
-                except (RedisError, OSError):
+                except AWAY:
                     break
 
     @property

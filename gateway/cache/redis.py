@@ -10,13 +10,11 @@ to: no call waits for that, and what isn't written another replica asks an upstr
 import asyncio
 from collections.abc import Callable
 
-from redis.exceptions import RedisError
-
 from gateway.cache.codec import Corrupt, Kept, decode, encode
 from gateway.cache.patience import in_time
 from gateway.cache.purges import Purge
 from gateway.cache.tiers import TierSize
-from gateway.stores.redis.connect import Client
+from gateway.stores.redis.connect import AWAY, Client
 from policies.facts import CacheDropped
 from policies.ports import Clock, Meter
 
@@ -31,7 +29,7 @@ _SHARE = 0.75
 
 
 class RedisTier:
-    """Answers under tidegate:answer:KEY. Entries larger than ``max_entry`` bytes, compressed, aren't read."""
+    """Answers under tidegate:answer:KEY. Larger ones than ``max_entry`` bytes, compressed, aren't written."""
 
     name = NAME
 
@@ -65,7 +63,7 @@ class RedisTier:
         except TimeoutError:
             self._meter.emit(CacheDropped(NAME, "unreachable"))
             self._slow_until = self._clock.now() + _REST
-        except (RedisError, OSError):
+        except AWAY:
             self._rest()
         return None
 
@@ -82,7 +80,7 @@ class RedisTier:
             return
         try:
             await self._client.set(_PREFIX + kept.answer.key, data, px=max(1, round(left * 1000)))
-        except (RedisError, OSError):
+        except AWAY:
             self._rest()
 
     async def discard(self, purge: Purge) -> None:
@@ -92,7 +90,7 @@ class RedisTier:
                 keys = found[first : first + _SCAN]
                 covered = await self._covered(keys, purge)
                 await asyncio.gather(*(self._client.unlink(key) for key in covered))
-        except (RedisError, OSError):
+        except AWAY:
             self._rest()
 
     async def size(self) -> TierSize | None:
@@ -108,7 +106,7 @@ class RedisTier:
             self._look_at = self._clock.now() + _LOOK
             try:
                 told = await self._client.info("memory")
-            except (RedisError, OSError):
+            except AWAY:
                 self._rest()
                 return False
             most, used = told.get("maxmemory", 0), told.get("used_memory", 0)
@@ -127,7 +125,7 @@ class RedisTier:
     async def _unlink(self, key: str) -> None:
         try:
             await self._client.unlink(_PREFIX + key)
-        except (RedisError, OSError):
+        except AWAY:
             self._rest()
 
     def _rest(self) -> None:

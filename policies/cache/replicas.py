@@ -6,6 +6,7 @@ dies with one holds the others up for seconds. A stream is worth waiting for onl
 the others would get its first words when it has ended.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ class Replicas:
             async with self._inner(call) as reply:
                 yield reply
             return
-        leads = await self._leases.acquire(key)
+        leads = await self._acquire(key)
         pause = _FIRST_PAUSE
         try:
             found = await self._fresh(call, key)
@@ -78,7 +79,7 @@ class Replicas:
             while found is None and not leads and self._clock.now() < until:
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                leads = await self._leases.acquire(key)
+                leads = await self._acquire(key)
                 found = await self._fresh(call, key)
             call.coalesced += self._clock.now() - asked
             if found is None:
@@ -94,6 +95,13 @@ class Replicas:
         finally:
             if leads:
                 self._spawn(self._give_back(key))
+
+    async def _acquire(self, key: str) -> bool:
+        try:
+            return await self._leases.acquire(key)
+        except asyncio.CancelledError:
+            self._spawn(self._leases.release(key))
+            raise
 
     async def _fresh(self, call: Call, key: str) -> tuple[CachedAnswer, str] | None:
         found = await self._store.get(key)

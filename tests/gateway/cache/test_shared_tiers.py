@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 
+from gateway.cache.books import BookUnreachable, RedisBook
 from gateway.cache.codec import Kept, encode
 from gateway.cache.disk import DiskTier
 from gateway.cache.purges import Purge
@@ -164,6 +165,17 @@ async def test_a_redis_that_is_away_costs_one_try_a_second(tmp_path, wall, meter
     assert await tier.get(key(3)) == kept(3)
     await client.aclose()
     server.kill()
+
+
+async def test_a_cluster_that_is_away_has_no_answers_and_no_purges(wall, meter):
+    client = connect("redis+cluster://127.0.0.1:1", timeout=1)
+    tier = RedisTier(client, max_entry=10_000, clock=LoopClock(), wall_time=wall, meter=meter)
+    await tier.put(kept(1))
+    assert await tier.get(key(1)) is None
+    await tier.discard(Purge(1e9))
+    assert set(meter.of(CacheDropped)) == {CacheDropped("redis", "unreachable")}
+    with pytest.raises(BookUnreachable):
+        await RedisBook(client).read()
 
 
 async def test_the_disk_is_bounded_and_the_least_recently_used_go(disk_tier, wall, meter):

@@ -105,6 +105,29 @@ def test_who_is_cancelled_while_it_asks_gives_its_lease_back():
     run_virtual(story())
 
 
+class SlowLeases(MemoryLeases):
+    """Gives a lease at once, and tells so late."""
+
+    async def acquire(self, key):
+        given = await super().acquire(key)
+        await asyncio.sleep(1)
+        return given
+
+
+def test_who_is_cancelled_before_it_knows_gives_its_lease_back():
+    async def story():
+        fleet = Fleet(AnsweringUpstream(), 1)
+        fleet.scenes[0].coalesce._inner._leases = SlowLeases(fleet.taken, "slow", now)
+        task = asyncio.create_task(fleet.scenes[0].read(ask()))
+        await asyncio.sleep(0.5)
+        assert len(fleet.taken) == 1
+        task.cancel()
+        await asyncio.sleep(0.1)
+        assert fleet.taken == {}
+
+    run_virtual(story())
+
+
 def test_no_cache_waits_for_nobody():
     async def story():
         upstream = AnsweringUpstream(pause=5)
