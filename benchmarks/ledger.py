@@ -17,9 +17,10 @@ from gateway.ledger import Ledger, LedgerOptions
 from gateway.metrics import Metrics
 from gateway.prices import Tariffs
 from gateway.settings import Provider
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
 from gateway.stores.keys import Key
 from gateway.stores.ledger import LedgerStore, day_of
+from gateway.stores.migration import migrate
 from gateway.stores.usage import Period, Selection, UsageReader
 from policies.service import Attempt, Call, Operation, Reply, Usage
 

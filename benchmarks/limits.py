@@ -37,8 +37,9 @@ from gateway.rundir import RunDir
 from gateway.settings import Limits, Model, Provider, Target, Tier
 from gateway.settings.prices import Price
 from gateway.stack import Stacks
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
 from gateway.stores.keys import Key
+from gateway.stores.migration import migrate
 from gateway.stores.quotas import QuotaStore
 from gateway.tiers import Tiers
 from gateway.upstreams import Upstreams

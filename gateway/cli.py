@@ -47,7 +47,7 @@ def serve(
 ) -> None:
     """Run the gateway."""
     from gateway.commands.serve import run  # noqa: PLC0415 - only this command needs the server's imports
-    from gateway.stores.database import DatabaseUnusable  # noqa: PLC0415
+    from gateway.stores.migration import DatabaseUnusable  # noqa: PLC0415
     from gateway.supervisor import Launch  # noqa: PLC0415
 
     if config is None and DEFAULT_CONFIG.exists():

@@ -11,8 +11,9 @@ import orjson
 from gateway.clock import wall_time
 from gateway.logs import configure_logging
 from gateway.settings import Settings
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
 from gateway.stores.keys import KeyStore, Role
+from gateway.stores.migration import migrate
 from gateway.supervisor import Launch, Supervisor
 
 _READY_INTERVAL = 0.3

@@ -5,8 +5,9 @@ import pytest
 from gateway import keyring as module
 from gateway.keyring import Keyring
 from gateway.settings import DeclaredKey
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
 from gateway.stores.keys import KeyStore, Role
+from gateway.stores.migration import migrate
 from policies.errors import AuthenticationFailed, PermissionDenied
 
 NOW = 1000.0

@@ -6,8 +6,9 @@ import sqlalchemy as sa
 
 from gateway.clock import SystemClock
 from gateway.ledger import Ledger, LedgerOptions, merged
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
 from gateway.stores.ledger import LedgerStore, Wasted, ledger
+from gateway.stores.migration import migrate
 from gateway.stores.usage import Period, UsageReader
 from policies.facts import EnergyCounted, LedgerFlushed, UsageCounted
 from policies.service import Usage

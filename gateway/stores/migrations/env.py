@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that ``stores.database.migrate`` opened."""
+"""Alembic's entry: runs the migrations on the connection that ``stores.migration.migrate`` opened."""
 
 from alembic import context
 

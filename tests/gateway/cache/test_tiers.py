@@ -10,7 +10,8 @@ from gateway.cache.codec import Kept
 from gateway.cache.memory import byte_cache
 from gateway.cache.purges import Purge, Purges
 from gateway.cache.tiers import TieredStore, TierOptions
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
+from gateway.stores.migration import migrate
 from gateway.stores.redis.connect import connect
 from policies.facts import CacheDropped, CacheEvicted
 from tests.gateway.cache.test_memory import key
@@ -106,6 +107,19 @@ async def test_a_shared_tier_that_cannot_keep_up_is_not_waited_for():
     tiers.shared.gate.set()
     await asyncio.gather(*tiers.tasks)
     assert len(tiers.shared.held) == 1024
+
+
+async def test_what_waits_is_written_though_its_writer_was_cancelled():
+    tiers = Tiers()
+    tiers.put(kept(1))
+    tiers.put(kept(2))
+    await asyncio.sleep(0)
+    for task in tiers.tasks:
+        task.cancel()
+    await asyncio.wait(tiers.tasks)
+    tiers.shared.gate.set()
+    await tiers.store.flush()
+    assert set(tiers.shared.held) == {key(1), key(2)}
 
 
 async def test_oversized_answers_are_dropped_and_counted():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.stores.database import migrate, open_database
+from gateway.stores.database import open_database
+from gateway.stores.migration import migrate
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

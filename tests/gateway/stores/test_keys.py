@@ -6,8 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.settings import Limits
-from gateway.stores.database import metadata, migrate, open_database
+from gateway.stores.database import metadata, open_database
 from gateway.stores.keys import KeyStore, Role, digest_of
+from gateway.stores.migration import migrate
 from gateway.stores.revisions import current
 
 NOW = 1000.0

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from gateway.stores import database
-from gateway.stores.database import DatabaseUnusable, metadata, migrate, open_database
+from gateway.stores import migration
+from gateway.stores.database import metadata, open_database
 from gateway.stores.keys import KeyStore, Role
 from gateway.stores.ledger import LedgerStore
+from gateway.stores.migration import DatabaseUnusable, migrate
 from gateway.stores.usage import Period, Selection, UsageReader
 from tests.kit.ledger import make_entry
 
@@ -117,7 +118,7 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(engine, monk
         upgrade(connection, "0002")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(database, "_upgrade", half)
+    monkeypatch.setattr(migration, "_upgrade", half)
     with pytest.raises(DatabaseUnusable, match="the disk is full"):
         await migrate(engine)
     monkeypatch.undo()
