@@ -19,7 +19,7 @@ from gateway.stores.usage import Period, Selection, UsageReader
 from tests.kit.ledger import make_entry
 
 VERSIONS = sorted(
-    path.name[:4] for path in (Path(database.__file__).parent / "migrations/versions").glob("0*.py")
+    path.name[:4] for path in (Path(migration.__file__).parent / "migrations/versions").glob("0*.py")
 )
 KEY = {
     "id": "key_1",
@@ -38,7 +38,7 @@ SAMPLES = {str: "x", int: 7, float: 1.5, bool: True, object: {"a": 1}, date: dat
 
 def upgrade(connection, version):
     config = Config()
-    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(migration.__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, version)
 
