@@ -14,11 +14,14 @@ from pathlib import Path
 from local_backend.clock import now
 from local_backend.commands import bench, distill, profile
 from local_backend.commands.numbers import natural, positive, positive_number
+from local_backend.commands.places import device
 from local_backend.errors import BackendError
 from local_backend.parent import exit_with_parent
 from local_backend.serve.listen import bind
 from local_backend.weights.paths import default_cache_dir
 from local_backend.weights.progress import StderrProgress
+
+_DEVICES = "auto, cpu, cuda, or cuda:N for one of several GPUs (%(default)s)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.set_defaults(run=_prepare)
 
     compute = argparse.ArgumentParser(add_help=False)
-    compute.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    compute.add_argument("--device", type=device, default="auto", help=_DEVICES)
     compute.add_argument(
         "--dtype",
         choices=["auto", "float32", "bfloat16"],
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     distilling = commands.add_parser("distill", help="train a sparse form of the bundled model")
     distilling.add_argument("--cache-dir", type=Path, default=default_cache_dir())
-    distilling.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    distilling.add_argument("--device", type=device, default="auto", help=_DEVICES)
     distilling.add_argument("--threads", type=positive, help="CPU threads (all cores but one)")
     distill.add_arguments(distilling)
     distilling.set_defaults(run=distill.run)

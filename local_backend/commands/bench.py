@@ -5,9 +5,9 @@ import asyncio
 import json
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 from local_backend.commands.numbers import positive
+from local_backend.commands.places import output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", type=positive, default=64, help="of each answer (%(default)s)")
     parser.add_argument("--rounds", type=positive, default=3, help="of each batch (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw them; needs matplotlib")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--picture", type=output_file, metavar="FILE.svg", help="draw them; needs matplotlib")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 from local_backend.commands.numbers import natural, positive, positive_number
+from local_backend.commands.places import output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Beside --cache-dir, --device and --threads."""
-    parser.add_argument("--out", type=Path, required=True, help="folder to work in; run again to go on there")
+    parser.add_argument(
+        "--out", type=output_folder, required=True, help="folder to work in; run again to go on there"
+    )
     parser.add_argument(
         "--steps",
         type=natural,

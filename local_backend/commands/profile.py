@@ -3,9 +3,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from local_backend.commands.numbers import positive
+from local_backend.commands.places import output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=positive, default=1, help="rows of a decoding pass (%(default)s)")
     parser.add_argument("--repeat", type=positive, default=20, help="passes measured (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write everything there, too")
 
 
 def run(options: argparse.Namespace) -> int:

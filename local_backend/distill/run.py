@@ -57,13 +57,14 @@ class Distillation:
         self._exact, self._out, self._device = exact, out, device
         self._options, self._progress = options, progress
         out.mkdir(parents=True, exist_ok=True)
+        texts = self._texts()
         self._teacher = self._load(exact, native_dtype(device))
         self.plan = self._plan()
         if not (out / _STUDENT / WEIGHTS).exists():
             (out / _STUDENT).mkdir(exist_ok=True)
             write_student(exact, out / _STUDENT, self.plan)
         student = self._load(out / _STUDENT, torch.float32)
-        self.training = Training(self._teacher, student, self._texts(), options.training)
+        self.training = Training(self._teacher, student, texts, options.training)
         if (out / _CHECKPOINT).exists():
             self.training.resume(out / _CHECKPOINT)
 

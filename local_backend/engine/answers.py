@@ -122,7 +122,8 @@ class Answers:
         self._samplers.pop(request_id, None)
         self._means.pop(request_id, None)
         self._speculation.forget(request_id)
-        self._events.append((request_id, Finished(reason, self._effort.close(request_id))))
+        effort = self._effort.close(request_id)
+        self._events.append((request_id, Finished(reason, effort, sequence.cached_prompt)))
 
 
 def _log_failure(sequence: Sequence, error: Exception) -> None:

@@ -80,6 +80,7 @@ class Passes:
         self._failed_in_a_row = 0
         flops = self._runner.flops_of_chunk(chunk, last=logits is not None)
         self._effort.passed([sequence.request_id], [flops], now() - started)
+        sequence.prefilled += chunk.end - chunk.start
         self._load.prefilled += chunk.end - chunk.start
         self._scheduler.advance(sequence, chunk.end)
         if logits is not None:

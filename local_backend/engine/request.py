@@ -51,10 +51,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a sequence, and what it took."""
+    """The last event of a sequence, what it took, and how much of its prompt was found in the cache."""
 
     reason: FinishReason
     effort: Effort = field(default=Effort(), compare=False)
+    cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Sequence:
 
     Without `params` its vector is wanted and no tokens. A lower `priority` goes first. `root` is the prefix
     that its first block follows: it separates tenants. `table` lists the blocks in the order of the text;
-    `dropped` of them, behind the first ones, are gone.
+    `dropped` of them, behind the first ones, are gone. `prefilled` are the tokens of its prompt that were
+    computed, some of them twice if it was preempted.
     """
 
     request_id: int
@@ -86,6 +88,7 @@ class Sequence:
     names: list[bytes] = field(default_factory=list)
     dropped: int = 0
     num_cached: int = 0
+    prefilled: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.generated)
@@ -104,6 +107,11 @@ class Sequence:
     def is_prefilled(self) -> bool:
         """Whether only tokens that it generated itself are not cached yet, the last one always."""
         return self.num_cached >= len(self.prompt)
+
+    @property
+    def cached_prompt(self) -> int:
+        """Tokens of a prompt, run to its end, that were found in the cache."""
+        return max(0, len(self.prompt) - self.prefilled) if self.is_prefilled else 0
 
     def token(self, position: int) -> int:
         """The token at a position, of the prompt or the answer."""

@@ -15,6 +15,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from local_backend.engine.latents import Extent, LatentPool, PagedView
+from local_backend.errors import ConfigError
 from local_backend.model.model import DeepseekV3
 from local_backend.parallel.group import ParallelGroup
 
@@ -32,9 +33,14 @@ class Pass:
 
 
 def join(device: torch.device) -> ParallelGroup:
-    """Join the group that torchrun describes in the environment; without it this process is alone."""
+    """Join the group that torchrun describes in the environment; without it this process is alone.
+
+    Raises ConfigError for one GPU of several, as each process takes that of its rank.
+    """
     if "WORLD_SIZE" not in os.environ:
         return ParallelGroup()
+    if device.index is not None:
+        raise ConfigError(f"--device {device} is for one process; several take a GPU each with --device cuda")
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from local_backend.engine.request import Token
+from local_backend.engine.request import FinishReason, Token
 from local_backend.serve.text import Piece
 from local_backend.serve.tokenizer import Tokenizer
 from local_backend.serve.tool_calls import Delta, ToolCallParser
+
+_CUT = FinishReason.LENGTH.value
 
 
 @dataclass
@@ -69,14 +71,15 @@ class ChatDialect:
 
     def closing(self, index: int, finish_reason: str) -> dict[str, Any]:
         parser = self._parsers[index]
+        delta = _worded(parser.flush(is_cut=finish_reason == _CUT))
         reason = _finish_reason(parser, finish_reason)
-        return {"index": index, "delta": _worded(parser.flush()), "logprobs": None, "finish_reason": reason}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
 
     def whole(self, choice: Choice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         parser = ToolCallParser()
         if self._calls_tools:
-            said, left = parser.push(choice.text), parser.flush()
+            said, left = parser.push(choice.text), parser.flush(is_cut=choice.finish_reason == _CUT)
             calls = _gathered(said.calls)
             message["content"] = said.text + left.text or (None if calls else "")
             if calls:

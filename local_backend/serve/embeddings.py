@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from local_backend.clock import now
 from local_backend.engine.engine import Generation
@@ -13,8 +13,7 @@ from local_backend.engine.request import Embedding, Finished
 from local_backend.serve import errors
 from local_backend.serve.job import ServedModel, check_prompt
 from local_backend.serve.reply import Outcome, raise_for
-
-_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+from local_backend.serve.schema import Texts, listed
 
 
 class EmbeddingRequest(BaseModel):
@@ -23,22 +22,9 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str
-    input: (
-        str
-        | Annotated[list[str], Field(min_length=1)]
-        | _TokenIds
-        | Annotated[list[_TokenIds], Field(min_length=1)]
-    )
+    input: Texts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
-
-    def inputs(self) -> Sequence[str | list[int]]:
-        """The input as a list, each a text or token ids."""
-        if isinstance(self.input, str):
-            return [self.input]
-        if isinstance(self.input[0], int):
-            return [self.input]
-        return self.input
 
 
 def tokenize(request: EmbeddingRequest, model: ServedModel) -> list[list[int]]:
@@ -49,7 +35,9 @@ def tokenize(request: EmbeddingRequest, model: ServedModel) -> list[list[int]]:
     if request.dimensions not in (None, facts.hidden_size):
         message = f"this model's vectors have {facts.hidden_size} dimensions, and cannot be shortened"
         raise errors.invalid_request(message, "dimensions")
-    inputs = [model.tokenizer.encode(each) if isinstance(each, str) else each for each in request.inputs()]
+    inputs = [
+        model.tokenizer.encode(each) if isinstance(each, str) else each for each in listed(request.input)
+    ]
     for each in inputs:
         check_prompt(each, 0, facts, "input")
     return inputs

@@ -3,6 +3,10 @@
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+# How the names of pydantic's errors end that say no more than that the value has another form.
+_OTHER_FORM = ("_type", "_parsing")
 
 
 class ApiError(Exception):
@@ -28,11 +32,27 @@ def invalid_request(message: str, param: str | None = None, code: str | None = N
     return ApiError(400, message, kind="invalid_request_error", code=code, param=param)
 
 
-def invalid_fields(error: ValidationError) -> ApiError:
-    """400 for the first field that does not validate."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
-    return invalid_request(f"{path or 'body'}: {first['msg']}", param=path or None)
+def invalid_fields(error: ValidationError, body: object) -> ApiError:
+    """400 for the field of `body` that does not validate.
+
+    Where a value may have one of several forms each of them complains: what got furthest was meant.
+    """
+    found = [(_field(each, body), each) for each in error.errors(include_url=False)]
+    path, first = max(found, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith(_OTHER_FORM)))
+    name = ".".join(path)
+    if first["type"] == "value_error":
+        return invalid_request(str(first["ctx"]["error"]), param=name or None)
+    return invalid_request(f"{name or 'body'}: {first['msg']}", param=name or None)
+
+
+def _field(error: ErrorDetails, body: Any) -> list[str]:
+    """Where the client wrote what is wrong, without pydantic's names for the forms that it tried."""
+    path = []
+    for part in error["loc"]:
+        if part in body if isinstance(body, dict) else isinstance(body, list) and isinstance(part, int):
+            body = body[part]
+            path.append(str(part))
+    return [*path, str(error["loc"][-1])] if error["type"] == "missing" else path
 
 
 def context_too_long(message: str, param: str) -> ApiError:

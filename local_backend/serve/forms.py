@@ -4,6 +4,7 @@ Parameters are OpenAI's, and vLLM's `guided_regex` and `guided_json` for what Op
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ _LAYOUT = {
     "item_separator": ", ",
     "key_separator": ": ",
 }
+_CLASS = re.compile(r"\\.", re.DOTALL)
+_ASCII = {r"\d": "[0-9]", r"\D": "[^0-9]", r"\w": "[0-9A-Za-z_]", r"\W": "[^0-9A-Za-z_]"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,12 @@ def json_schema(schema: Mapping[str, Any]) -> str:
 
 
 def regex(pattern: str) -> str:
-    """Text that a regular expression (of Rust's regex crate, without anchors) matches as a whole."""
-    return LLMatcher.grammar_from_regex(pattern)
+    """Text that a regular expression (of Rust's regex crate, without anchors) matches as a whole.
+
+    Digits and words are ASCII's, as in a schema's `pattern` and where vLLM compiles it: left to all of
+    Unicode, a small model finds digits that nobody can read.
+    """
+    return LLMatcher.grammar_from_regex(_CLASS.sub(lambda found: _ASCII.get(found[0], found[0]), pattern))
 
 
 def beginning(text: str) -> str:

@@ -9,7 +9,7 @@ from local_backend.engine.structured import Grammar, GrammarCompiler, GrammarErr
 from local_backend.serve import errors, forms
 from local_backend.serve.dialect import ChatDialect, CompletionDialect, Dialect
 from local_backend.serve.messages import render
-from local_backend.serve.schema import ChatRequest, CompletionRequest
+from local_backend.serve.schema import ChatRequest, CompletionRequest, listed
 from local_backend.serve.tokenizer import ChatTemplateError, Tokenizer
 
 # OpenAI's default for /v1/completions.
@@ -102,7 +102,7 @@ def chat_job(request: ChatRequest, model: ServedModel) -> Job:
 def completion_job(request: CompletionRequest, model: ServedModel) -> Job:
     """Raises ApiError when the request cannot be run."""
     tokenizer = model.tokenizer
-    prompts = [tokenizer.encode(each) if isinstance(each, str) else each for each in request.prompts()]
+    prompts = [tokenizer.encode(each) if isinstance(each, str) else each for each in listed(request.prompt)]
     best_of = request.best_of or request.n
     # The likeliest can only be told by log-probabilities.
     hidden_logprobs = 0 if best_of > request.n else None

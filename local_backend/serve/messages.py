@@ -1,9 +1,9 @@
 """A conversation as OpenAI's API has it, and as the model's chat template takes it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from local_backend.serve.tools import Tool, ToolCall, describe
 
@@ -25,11 +25,14 @@ class RefusalPart(BaseModel):
     refusal: str
 
 
+Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
 class Message(BaseModel):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart | RefusalPart] | None = None
+    content: str | list[Part] | None = None
     tool_calls: list[ToolCall] | None = None
 
     @property

@@ -196,11 +196,12 @@ async def _read(request: Request, schema: type[_Body]) -> _Body:
             content += chunk
             if len(content) > _MAX_BODY:
                 raise ApiError(413, f"the body exceeds {_MAX_BODY} bytes", kind="invalid_request_error")
-        return schema.model_validate(orjson.loads(content))
+        body = orjson.loads(content)
+        return schema.model_validate(body)
     except orjson.JSONDecodeError as error:
         raise errors.invalid_request("the body is not valid JSON") from error
     except ValidationError as error:
-        raise errors.invalid_fields(error) from error
+        raise errors.invalid_fields(error, body) from error
     except ClientDisconnect as error:
         raise ApiError(499, "the client left", kind="invalid_request_error") from error
 

@@ -23,13 +23,14 @@ class Outcome:
     """What a request came to, for its log line and the metrics. Seconds since the request arrived."""
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     first_token_seconds: float | None = None
     finish_reasons: list[str] = field(default_factory=list)
     efforts: list[Effort] = field(default_factory=list)
     """What each sequence took that has ended."""
 
-    def usage(self, tokens: Mapping[str, int]) -> dict[str, Any]:
+    def usage(self, tokens: Mapping[str, Any]) -> dict[str, Any]:
         """OpenAI's usage with these counts, and what the answer took."""
         took = sum(self.efforts[1:], self.efforts[0]) if self.efforts else Effort()
         energy = {"joules": round(took.joules, 6), "source": took.source}
@@ -97,6 +98,8 @@ class Reply:
         async for index, event in self._generation:
             if isinstance(event, Finished):
                 self.outcome.efforts.append(event.effort)
+                if index % self._job.best_of == 0:  # the others find what this one computed
+                    self.outcome.cached_tokens += event.cached_tokens
             if index in done:
                 continue
             stream = self._streams[index]
@@ -137,9 +140,13 @@ class Reply:
 
     def _usage(self) -> dict[str, Any]:
         prompt, completion = self.outcome.prompt_tokens, self.outcome.completion_tokens
-        return self.outcome.usage(
-            {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        )
+        tokens = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": self.outcome.cached_tokens},
+        }
+        return self.outcome.usage(tokens)
 
 
 def _likelihood(choice: Choice) -> float:

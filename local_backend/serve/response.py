@@ -45,6 +45,9 @@ class GenerationResponse:
             await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+        except Exception:
+            self._status = 500
+            raise
         finally:
             self._reply.abort()
             work.cancel()

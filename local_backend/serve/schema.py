@@ -1,5 +1,6 @@
 """The requests of OpenAI's API that this server understands; parameters it does not know are ignored."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -10,7 +11,23 @@ from local_backend.serve.tools import NamedTool, Tool, ToolChoice
 MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_TOOLS = 128
-_TokenIds = list[Annotated[int, Field(ge=0)]]
+_TokenId = Annotated[int, Field(ge=0)]
+_TokenIds = Annotated[list[_TokenId], Field(min_length=1)]
+Texts = (
+    str
+    | Annotated[list[str], Field(min_length=1)]
+    | _TokenIds
+    | Annotated[list[_TokenIds], Field(min_length=1)]
+)
+
+
+def listed(texts: Texts) -> Sequence[str | list[int]]:
+    """A text or texts as a list, each a string or token ids."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts[0], int):
+        return [texts]
+    return texts
 
 
 class _Options(BaseModel):
@@ -31,7 +48,7 @@ class _Options(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: int | None = None
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stop: Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     guided_regex: str | None = None
     guided_json: dict[str, Any] | None = None
@@ -131,7 +148,7 @@ class ChatRequest(_Options):
 class CompletionRequest(_Options):
     """POST /v1/completions."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)] | _TokenIds | list[_TokenIds]
+    prompt: Texts
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool = False
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -146,11 +163,3 @@ class CompletionRequest(_Options):
         if self.best_of is not None and (self.best_of < self.n or self.stream):
             raise ValueError("best_of must be at least n, and is not served with stream")
         return self
-
-    def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts as a list, each a text or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]
-        return self.prompt  # type: ignore[return-value]

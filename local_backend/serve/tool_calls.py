@@ -40,10 +40,11 @@ class ToolCallParser:
             pass
         return delta
 
-    def flush(self) -> Delta:
-        """What is left when the answer ends."""
+    def flush(self, *, is_cut: bool = False) -> Delta:
+        """What is left when the answer ends; of a call that is cut before its name nothing."""
         text, self._held = self._held, ""
-        return Delta() if self._arguments is not None else Delta(text)
+        is_call = self._arguments is not None or (is_cut and text.startswith(CALL_BEGIN))
+        return Delta() if is_call else Delta(text)
 
     def _advance(self, delta: Delta) -> bool:
         """Take one part out of what is held; False when none is whole."""

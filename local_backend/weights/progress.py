@@ -1,4 +1,4 @@
-"""Progress on stderr: one rewritten line on a terminal, one line a tenth in a log file."""
+"""Progress on stderr: a rewritten line on a terminal, each stage's beginning and end in a log file."""
 
 import sys
 from collections.abc import Callable

@@ -69,6 +69,8 @@ def test_an_expression_for_chats_and_completions(client: openai.OpenAI) -> None:
     assert re.fullmatch(r"\d{4}-\d\d", ask(client, extra_body=form).choices[0].message.content)
     answer = client.completions.create(model=MODEL, prompt="Date: ", max_tokens=20, extra_body=form)
     assert re.fullmatch(r"\d{4}-\d\d", answer.choices[0].text)
+    form = {"guided_regex": r"\d{3}-[\d,]{4}"}
+    assert re.fullmatch("[0-9]{3}-[0-9,]{4}", ask(client, extra_body=form).choices[0].message.content)
 
 
 def test_a_call_that_must_be_made(client: openai.OpenAI) -> None:
@@ -82,6 +84,19 @@ def test_a_call_that_must_be_made(client: openai.OpenAI) -> None:
     assert "".join(each.function.arguments for each in deltas) == call.function.arguments
     assert [each.function.name for each in deltas if each.id] == ["get_weather"]
     assert chunks[-1].finish_reason == "tool_calls"
+
+
+def test_a_call_that_max_tokens_cut_is_not_told_as_text(client: openai.OpenAI) -> None:
+    for chosen in (1, 2):
+        choice = ask(client, OSLO, **ONE_CALL, max_tokens=6, n=chosen).choices[-1]
+        assert (choice.finish_reason, choice.message.content, choice.message.tool_calls) == (
+            "length",
+            "",
+            None,
+        )
+    chunks = [chunk.choices[0] for chunk in ask(client, OSLO, **ONE_CALL, max_tokens=6, stream=True)]
+    assert not any(chunk.delta.content or chunk.delta.tool_calls for chunk in chunks)
+    assert chunks[-1].finish_reason == "length"
 
 
 def test_the_call_that_is_named_and_none(client: openai.OpenAI) -> None:
@@ -155,6 +170,8 @@ def test_embeddings_in_both_encodings(client: openai.OpenAI) -> None:
         ({"guided_regex": "a("}, "unclosed group"),
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "one form"),
         ({"guided_json": {"type": "objct"}}, "objct"),
+        ({"top_logprobs": 3}, "top_logprobs needs logprobs to be true"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
     ],
 )
 def test_what_cannot_be_asked_for_says_why(
@@ -167,9 +184,15 @@ def test_what_cannot_be_asked_for_says_why(
 
 @pytest.mark.parametrize(
     "change",
-    [{"suffix": "x"}, {"echo": True, "logprobs": 1}, {"n": 3, "best_of": 2}, {"best_of": 2, "stream": True}],
+    [
+        {"prompt": []},
+        {"suffix": "x"},
+        {"echo": True, "logprobs": 1},
+        {"n": 3, "best_of": 2},
+        {"best_of": 2, "stream": True},
+    ],
 )
 def test_what_completions_cannot_do_says_so(client: openai.OpenAI, change: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        client.completions.create(model=MODEL, prompt="x", **change)
+        client.completions.create(**{"model": MODEL, "prompt": "x", **change})
     assert next(iter(change)) in refused.value.message or "best_of" in refused.value.message

@@ -143,7 +143,28 @@ def test_models(client: openai.OpenAI) -> None:
             "context_length_exceeded",
         ),
         ({"logit_bias": {"60000": 1}}, 400, "logit_bias", None),
+        ({"logit_bias": {"-1": 1}}, 400, "logit_bias.-1", None),
         ({"response_format": {"type": "xml"}}, 400, "response_format", None),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            400,
+            "response_format.json_schema.schema",
+            None,
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            400,
+            "messages.0.content.0",
+            None,
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            400,
+            "messages.0.content.0.text",
+            None,
+        ),
+        ({"stop": 5}, 400, "stop", None),
+        ({"tool_choice": {"type": "function"}}, 400, "tool_choice.function", None),
     ],
 )
 def test_wrong_requests_get_openais_errors(
@@ -231,15 +252,16 @@ def test_a_tenants_prompt_is_found_again_by_that_tenant_alone(real_server: Serve
     name = "tidegate_local_prefix_hit_tokens_total"
     body = {"model": MODEL, "prompt": "The story of the river. " * 20, "max_tokens": 1}
 
-    def hits(tenant: str) -> float:
+    def hits(tenant: str) -> tuple[float, int]:
         before = real_server.metric(name)
         headers = {"x-tidegate-tenant": tenant, "x-tidegate-priority": "-5"}
         answer = httpx.post(
             f"{real_server.url}/v1/completions", json=body, headers=headers, trust_env=False, timeout=60
         )
         assert answer.status_code == 200
-        return real_server.metric(name) - before
+        told = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return real_server.metric(name) - before, told
 
-    assert hits("a") == 0
-    assert hits("b") == 0
-    assert hits("a") == 64
+    assert hits("a") == (0, 0)
+    assert hits("b") == (0, 0)
+    assert hits("a") == (64, 64)

@@ -55,5 +55,12 @@ def test_text_is_held_no_longer_than_it_could_be_a_call() -> None:
     assert parser.flush().text == '<tool_call>{"name": '
 
 
+def test_a_call_that_is_cut_before_its_name_is_no_text() -> None:
+    for written in ("<tool_call>", '<tool_call>{"name": "get_w'):
+        parser = ToolCallParser()
+        assert parser.push("Let me see. " + written).text == "Let me see. "
+        assert parser.flush(is_cut=True).text == ""
+
+
 def test_what_was_written_of_arguments_is_given() -> None:
     assert read(['<tool_call>{"name": "a", "arguments": {"x": "}']) == ("", [("a", '{"x": "}')])
