@@ -118,8 +118,13 @@ class TieredStore:
     async def flush(self) -> None:
         """Write what waits to be written, for as long as a stopping process may."""
         waiting = [done for _, done in self._pending.values()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=_LAST_WRITES)
+        if not waiting or self._shared is None:
+            return
+        # What wrote beside the requests may have been cancelled with all that did.
+        writer = None if self._writing else asyncio.create_task(self._write(self._shared))
+        await asyncio.wait(waiting, timeout=_LAST_WRITES)
+        if writer is not None:
+            writer.cancel()
 
     def forget(self, purge: Purge) -> None:
         """Free at once what a purge of everything covers; of others, what is asked for is found out."""
