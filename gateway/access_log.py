@@ -1,5 +1,6 @@
 """The access log: one JSON line a request, with its id and its history, never a secret or a prompt."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import orjson
 
 from policies.service import CacheStatus, Call, Usage
 
+_LOG = logging.getLogger(__name__)
 _DELAY = 0.05
 
 
@@ -42,6 +44,7 @@ class AccessLog:
         self._stream = stream
         self._call_later = call_later
         self._flush_due = False
+        self._failing = False
 
     def write(self, record: AccessRecord, wall_time: float) -> None:
         """Write one line. ``wall_time`` is when the request ended, in seconds since the epoch."""
@@ -69,7 +72,10 @@ class AccessLog:
             line["output_tokens"] = record.usage.output
         if record.cached is not None:
             line["cache"] = record.cached.state
-        self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            self._failed(error)
         if not self._flush_due:
             self._flush_due = True
             self._call_later(_DELAY, self.flush)
@@ -77,7 +83,18 @@ class AccessLog:
     def flush(self) -> None:
         """Hand on what was written so far."""
         self._flush_due = False
-        self._stream.flush()
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+        else:
+            self._failing = False
+
+    def _failed(self, error: OSError) -> None:
+        """A full disk, or nobody at the other end of a pipe, costs lines of the log and no request."""
+        if not self._failing:
+            _LOG.warning("the access log can't be written: %s", error)
+        self._failing = True
 
 
 def _call_facts(call: Call) -> dict[str, Any]:

@@ -87,8 +87,8 @@ class Exchange:
         else:
             await self._answer(service)
         finally:
-            self._log()
             self._enter()
+            self._log()
             if self._trace is not None:
                 self._trace.finish(
                     self._id,

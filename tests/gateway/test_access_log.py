@@ -1,5 +1,7 @@
+import contextlib
 import io
 import json
+from pathlib import Path
 
 from gateway.access_log import AccessLog, AccessRecord
 from policies.service import Attempt, Usage
@@ -59,3 +61,13 @@ def test_the_prompt_is_not_in_it():
 def test_a_line_stays_one_line_whatever_a_model_is_called():
     line = written(AccessRecord("r", "POST", "/v1/x", 404, "ok", 1, call=make_call(model='a\n"b"\u2028')))
     assert line["model"] == 'a\n"b"\u2028'
+
+
+def test_a_log_that_cannot_be_written_says_so_once_and_harms_nobody(caplog):
+    with contextlib.suppress(OSError), Path("/dev/full").open("wb") as full:
+        log = AccessLog(full, lambda _, flush: flush())
+        for _ in range(3):
+            log.write(AccessRecord("req_1", "GET", "/v1/models", 401, "refused", 0.0012), 0.0)
+        assert [record.message for record in caplog.records] == [
+            "the access log can't be written: [Errno 28] No space left on device"
+        ]
