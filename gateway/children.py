@@ -78,19 +78,27 @@ class Child:
         failures = 0
         while not self._stopping:
             started = self.clock.now()
-            signal.pthread_sigmask(signal.SIG_BLOCK, self.held)  # which the child inherits
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.argv, env=self.env, pass_fds=self.pass_fds, start_new_session=True
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, self.held)
-            code = await self._process.wait()
-            if self.on_exit is not None:
-                self.on_exit(self._process.pid)
+                end = f"ended with code {await self._run()}"
+            except OSError as error:  # the machine has no memory or no process left, for now
+                end = f"could not be started ({error})"
             if self._stopping:
                 return
             failures = 1 if self.clock.now() - started >= self.options.settled else failures + 1
             delay = self.options.delay(failures, self.rng)
-            _LOG.warning("%s ended with code %d, starting it again in %.1f s", self.name, code, delay)
+            _LOG.warning("%s %s, starting it again in %.1f s", self.name, end, delay)
             await self.clock.sleep(delay)
+
+    async def _run(self) -> int:
+        """Run the program once; the code that it ends with. Raises OSError."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.held)  # which the child inherits
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self.argv, env=self.env, pass_fds=self.pass_fds, start_new_session=True
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.held)
+        code = await process.wait()
+        if self.on_exit is not None:
+            self.on_exit(process.pid)
+        return code

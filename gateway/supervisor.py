@@ -111,7 +111,7 @@ class Supervisor:
             on_exit = partial(mark_process_dead, path=counters)
         argv = [sys.executable, "-m", "gateway.worker", "--fd", str(listener.fileno())]
         argv += ["--run-dir", str(self._run_dir.path), "--log-level", self._launch.log_level]
-        argv += ["--workers", str(count)]
+        argv += ["--workers", str(count), "--supervisor", str(os.getpid())]
         if self._launch.config is not None:
             argv += ["--config", str(self._launch.config)]
         for number in range(1, count + 1):
@@ -151,11 +151,11 @@ class Supervisor:
         """Read the configuration again and have the workers do so; a faulty one changes nothing."""
         try:
             settings = self._launch.read()
-        except ConfigError as error:
+            self._keep_config()
+        except (ConfigError, OSError) as error:  # a file may be gone a moment after it was read
             _LOG.error("the new configuration has faults, the old one keeps running:\n%s", error)
             return
         self._settings = settings
-        self._keep_config()
         self._reconcile_model_servers()
         for worker in self._workers:
             worker.signal(signal.SIGHUP)

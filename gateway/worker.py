@@ -75,9 +75,10 @@ class WorkerServer(uvicorn.Server):
             exchange.interrupt(ShuttingDown("The gateway is restarting. Send the request again."))
 
 
-async def serve(config: Path | None, listener: socket.socket, run_dir: RunDir, workers: int) -> None:
-    """Serve on ``listener``, as one of so many ``workers``, until a signal or the supervisor's end."""
-    supervisor = os.getppid()
+async def serve(
+    config: Path | None, listener: socket.socket, run_dir: RunDir, workers: int, supervisor: int
+) -> None:
+    """Serve on ``listener``, as one of so many ``workers``, until a signal or the end of ``supervisor``."""
 
     def read() -> Settings:
         return default_settings() if config is None else load(config)
@@ -208,12 +209,14 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--supervisor", type=int, required=True)
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     configure_logging(arguments.log_level)
     listener = socket.socket(fileno=arguments.fd)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(arguments.config, listener, RunDir(arguments.run_dir), arguments.workers))
+        run_dir = RunDir(arguments.run_dir)
+        runner.run(serve(arguments.config, listener, run_dir, arguments.workers, arguments.supervisor))
 
 
 if __name__ == "__main__":
