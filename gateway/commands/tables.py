@@ -10,6 +10,8 @@ from rich.table import Column, Table
 
 from gateway.commands.admin_client import AdminClient, fail
 
+_WIDEST = 10_000
+
 
 def print_table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """Print a row for each, with these of its members; the first is its name, which is never cut."""
@@ -19,6 +21,14 @@ def print_table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(escape(_cell(row[column])) for column in columns))
     Console().print(table)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table as wide as it is, also where the terminal is narrower: no figure is ever cut."""
+    console = Console()
+    unbounded = console.options.update(max_width=_WIDEST)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
 
 
 def print_found(found: Any, columns: Sequence[str], *, as_json: bool) -> None:

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
+from gateway.commands.tables import print_whole
 
 app = typer.Typer(help="List upstreams; drain, resume and probe them.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def list_upstreams(url: AdminUrl = DEFAULT_URL, admin_key: AdminKey = None, as_j
     if as_json:
         client.print_json(found)
     else:
-        Console().print(_table(found))
+        print_whole(_table(found))
 
 
 @app.command()
@@ -51,7 +51,6 @@ def _order(url: str, admin_key: str | None, name: str, action: str, told: str) -
 
 def _table(upstreams: list[dict[str, Any]]) -> Table:
     table = Table(*_COLUMNS)
-    table.columns[0].overflow = "fold"
     for upstream in upstreams:
         color = _COLORS.get(upstream["state"], "red")
         table.add_row(

@@ -3,11 +3,12 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, AdminKey, AdminUrl, AsJson
+from gateway.commands.tables import print_whole
 from gateway.energy import watt_hours
 
 _COUNTS = {
@@ -46,14 +47,22 @@ def show(  # noqa: PLR0913, PLR0917 - the options of a command
     if as_json:
         client.print_json(found)
     else:
-        Console().print(_table(found))
+        print_whole(_table(found))
 
 
 def _table(usage: dict[str, Any]) -> Table:
-    table = Table(title=f"{usage['from']} to {usage['to']} (UTC)", show_footer=True)
+    title = f"{usage['from']} to {usage['to']} (UTC)"
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE,
+        show_footer=True,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     totals = usage["totals"]
     for place, name in enumerate(usage["by"]):
-        table.add_column(name, "total" if place == 0 else "", overflow="fold")
+        table.add_column(name, "total" if place == 0 else "")
     for name, heading in _COUNTS.items():
         table.add_column(heading, f"{totals[name]:,}", justify="right")
     table.add_column("cost", _cost(totals), justify="right")

@@ -1,8 +1,9 @@
 """What the terminal's commands print."""
 
 import pytest
+from rich.table import Table
 
-from gateway.commands.tables import print_found, print_table
+from gateway.commands.tables import print_found, print_table, print_whole
 
 KEY = {
     "id": "key_b653c3a1fbeb1098",
@@ -31,3 +32,13 @@ def test_one_is_one_object_and_several_are_a_list(capsys):
     assert capsys.readouterr().out == '{\n  "id": "a"\n}\n'
     print_found([{"id": "a"}], ("id",), as_json=True)
     assert capsys.readouterr().out == '[\n  {\n    "id": "a"\n  }\n]\n'
+
+
+def test_a_narrow_terminal_gets_a_wide_table_rather_than_cut_figures(capsys):
+    table = Table("day", "tokens in", "cost")
+    table.add_row("2026-11-23", "123,456,789,012", "≥ $1,234,567.8901")
+    print_whole(table)
+    printed = capsys.readouterr().out
+    assert "123,456,789,012" in printed
+    assert "≥ $1,234,567.8901" in printed
+    assert "…" not in printed
