@@ -17,31 +17,37 @@ class EventDecoder:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []
+        self._held = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes and return the data of each message that they complete."""
-        text = self._rest + chunk if self._rest else chunk
+        parts = self._parts
+        if _LF not in chunk and _CR not in chunk and not self._held:
+            parts.append(chunk)  # of a long line, put together once: each time anew would take its square
+            return []
+        if parts:
+            parts.append(chunk)
+            text = b"".join(parts)
+            parts.clear()
+        else:
+            text = chunk
         if _CR in text:
             # A lone CR at the end may be the first half of a CRLF: it waits for what follows.
-            held = text[-1:] == b"\r"
+            self._held = held = text[-1:] == b"\r"
             text = text[: len(text) - held].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            text, self._rest = self._split(text)
-            self._rest += b"\r" * held
-        else:
-            text, self._rest = self._split(text)
-        return [data for block in text.split(b"\n\n") if (data := _data_of(block)) is not None]
+        complete, _, rest = text.rpartition(b"\n\n")
+        if rest:
+            parts.append(rest)
+        if self._held:
+            parts.append(b"\r")
+        return [data for block in complete.split(b"\n\n") if (data := _data_of(block)) is not None]
 
     def flush(self) -> list[bytes]:
         """Return the data of a last message that the stream ended without terminating."""
-        data = _data_of(self._rest.replace(b"\r", b""))
-        self._rest = b""
+        data = _data_of(b"".join(self._parts).replace(b"\r", b""))
+        self._parts.clear()
         return [] if data is None else [data]
-
-    @staticmethod
-    def _split(text: bytes) -> tuple[bytes, bytes]:
-        complete, separator, rest = text.rpartition(b"\n\n")
-        return (complete, rest) if separator else (b"", rest)
 
 
 def _data_of(block: bytes) -> bytes | None:
