@@ -81,7 +81,7 @@ def test_what_fails_is_counted_by_its_kind(bench, behaviour, fault, truncated):
 
 
 def test_a_stall_ends_at_the_timeout(bench):
-    _, told = bench("fake/stall:at=2", "--requests", "2", "--timeout", "300ms")
+    _, told = bench("fake/stall:at=2", "--requests", "2", "--timeout", "2s")
     assert told["summary"]["errors"] == {"timeout": 2}
     assert told["summary"]["truncated"] == 2
 

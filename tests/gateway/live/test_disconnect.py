@@ -12,9 +12,6 @@ from tests.kit import answers
 from tests.kit.chat import CHAT, chat, comments_of, messages_of, new_id, text_of
 from tests.kit.processes import CLIENT_KEY, eventually
 
-SOON = 2.0
-"""Seconds; what is waited for takes milliseconds, what would happen by itself an hour."""
-
 
 def head(identity, length):
     lines = [f"POST {CHAT} HTTP/1.1", "host: x", f"authorization: Bearer {CLIENT_KEY}"]
@@ -51,7 +48,7 @@ def read_until(raw, text):
 
 
 def assert_cancelled(gateway, upstream, identity):
-    assert upstream.ended(identity, SOON)["end"] == "disconnected"
+    assert upstream.ended(identity)["end"] == "disconnected"
     lines = eventually(lambda: [line for line in gateway.access_log() if line["request_id"] == identity])
     (line,) = lines
     assert line["outcome"] == "cancelled"
@@ -111,7 +108,7 @@ def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_everything(
 
         def held_back():
             written.append(upstream.seen(identity)[0]["written"])
-            return len(written) > 50 and len(set(written[-50:])) == 1
+            return len(written) > 100 and len(set(written[-100:])) == 1
 
         eventually(held_back)
         assert upstream.seen(identity)[0]["end"] is None
@@ -121,7 +118,7 @@ def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_everything(
     body = dechunked(bytes(seen).partition(b"\r\n\r\n")[2]).decode()
     *chunks, done = messages_of(body)
     assert done == "[DONE]"
-    assert len(comments_of(body)) <= 1  # several were due meanwhile
+    assert len(comments_of(body)) < 5  # nine or more were due while it read nothing
     assert text_of(chunks) == answers.text(count)
 
 
