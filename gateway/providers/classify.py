@@ -90,14 +90,19 @@ def from_error_in_ok(upstream: str, error: object) -> UpstreamError:
     """Class an error that came with status 200, in a body or in a stream."""
     code = error.get("code") if isinstance(error, dict) else None
     status = _STATUS_BY_CODE.get(str(code), HTTPStatus.BAD_GATEWAY)
-    return from_response(upstream, status, (), orjson.dumps({"error": error}), 0.0)
+    try:
+        body = orjson.dumps({"error": error})
+    except orjson.JSONEncodeError:  # nested deeper than can be written
+        body = b""
+    return from_response(upstream, status, (), body, 0.0)
 
 
 def error_object(body: bytes) -> dict[str, Any] | None:
     """The error object of a body in OpenAI's shape or one of its usual variants; None for anything else."""
     try:
         parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        orjson.dumps(parsed)  # what can be read may be nested too deep to be passed on
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]

@@ -9,14 +9,21 @@ from policies.service import Headroom
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _DURATION_PART = re.compile(rb"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST_WAIT = 366 * 86400.0
+"""Seconds. Whoever says more than that means something else, or no good."""
 _SECONDS = {b"ms": 0.001, b"s": 1.0, b"m": 60.0, b"h": 3600.0, b"d": 86400.0}
 
 
 def retry_after(headers: RawHeaders, wall_time: float) -> float | None:
-    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date).
+    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date), a year at most.
 
     None where the upstream doesn't say or what it says can't be read.
     """
+    wait = _wait(headers, wall_time)
+    return None if wait is None else min(wait, _LONGEST_WAIT)
+
+
+def _wait(headers: RawHeaders, wall_time: float) -> float | None:
     plain: bytes | None = None
     for name, value in headers:
         lowered = name.lower()

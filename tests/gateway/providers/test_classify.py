@@ -2,11 +2,13 @@ import json
 
 import aiohttp
 import httpx
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.providers import classify
+from gateway.wire.errors import render
 from policies import errors
 
 REJECTED = [400, 410, 415, 418, 422, 451]
@@ -102,6 +104,16 @@ def test_the_usual_shapes_of_an_error_body(body, message):
 def test_a_body_that_is_no_json_is_no_error_object(body):
     assert classify.error_object(body) is None
     assert type(classify.from_response("up", 500, (), body, 0.0)) is errors.UpstreamUnavailable
+
+
+def test_an_error_that_is_nested_too_deep_to_be_passed_on_is_told_without_it():
+    deep = {"message": "busy", "code": 400, "why": orjson.loads(b"[" * 300 + b"]" * 300)}
+    for found in (
+        classify.from_response("up", 400, (), json.dumps({"error": deep}).encode(), 0.0),
+        classify.from_error_in_ok("up", deep),
+    ):
+        assert type(found) is errors.UpstreamRejected
+        assert json.loads(render(found).body)["error"]["code"] == "upstream_rejected"
 
 
 @pytest.mark.parametrize(

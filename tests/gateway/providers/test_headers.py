@@ -21,6 +21,7 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
         ([(b"retry-after", b"9"), (b"retry-after-ms", b"250")], 0.25),
         ([(b"retry-after-ms", b"soon"), (b"retry-after", b"9")], 9),
         ([(b"retry-after", b"soon")], None),
+        ([(b"retry-after", b"1e308")], 366 * 86400),
         ([(b"retry-after", b"-3")], None),
         ([(b"retry-after", b"inf")], None),
         ([(b"retry-after", b"nan")], None),
