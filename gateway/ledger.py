@@ -171,7 +171,7 @@ def merged(entries: Iterable[Entry]) -> list[Entry]:
     found: list[Entry] = []
     places: dict[tuple[object, ...], int] = {}
     for entry in entries:
-        if entry.upstream or not entry.refused:
+        if entry.upstream or entry.wasted or not entry.refused:
             found.append(entry)
             continue
         alike = (entry.key_id, entry.model, entry.operation, entry.outcome, entry.status, entry.stream)

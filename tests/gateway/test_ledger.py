@@ -140,6 +140,10 @@ def test_only_alike_refusals_of_nothing_sent_are_merged():
     ]
     others = [make_entry(outcome="UpstreamRejected"), make_entry(outcome="cancelled", upstream="")]
     assert len(merged([*refused, *others, *others])) == 8
+    wasted = [
+        make_entry(outcome="Overloaded", upstream="", energy=5, wasted=[Wasted("up", 5)]) for _ in range(2)
+    ]
+    assert sum(entry.energy for entry in merged(wasted)) == 10
 
 
 async def test_the_task_writes_within_a_second_and_closing_writes_the_rest(bench):
