@@ -22,12 +22,12 @@ _CONNECT_TIMEOUT = 10.0
 def open_database(url: str) -> AsyncEngine:
     """Open the database at ``url``, such as sqlite:///tidegate.db or postgresql://user:password@host/name.
 
-    Nothing is read before the first query.
+    Nothing is read before the first query. Its errors tell no values: they get into logs.
     """
     parsed = make_url(url)
     if not is_sqlite(parsed):
         return _open_postgresql(parsed)
-    engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"))
+    engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     return engine
 
@@ -43,6 +43,7 @@ def _open_postgresql(url: URL) -> AsyncEngine:
         query["ssl"] = query.pop("sslmode")
     return create_async_engine(
         url.set(drivername="postgresql+asyncpg", query=query),
+        hide_parameters=True,
         pool_pre_ping=True,
         connect_args={"timeout": _CONNECT_TIMEOUT, "server_settings": {"application_name": "tidegate"}},
     )

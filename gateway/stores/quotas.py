@@ -54,7 +54,11 @@ class QuotaStore:
     async def save(self, levels: Mapping[str, Level]) -> None:
         """Write what these quotas hold."""
         if levels:
-            rows = [{"bucket": key, "amount": held.amount, "at": held.at} for key, held in levels.items()]
+            # In the same order for every writer, so that two of them don't wait for each other.
+            rows = [
+                {"bucket": key, "amount": level.amount, "at": level.at}
+                for key, level in sorted(levels.items())
+            ]
             async with self._engine.begin() as connection:
                 await connection.execute(_SAVE, rows)
 

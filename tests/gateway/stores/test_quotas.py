@@ -1,5 +1,7 @@
 """Quotas in the database: what they held is there again after a restart, and never goes back."""
 
+import asyncio
+
 import pytest
 
 from gateway.counts import Counts, Place
@@ -81,3 +83,11 @@ async def test_a_worker_goes_on_from_what_the_one_before_it_counted(engines, sto
         admitted += [(await counts.store.take("h", [Charge(DAY, 1)])).admitted for _ in range(2)]
         await counts.aclose()
     assert admitted == [True, True, True, False]
+
+
+async def test_two_who_save_the_same_quotas_do_not_wait_for_each_other(stores):
+    levels = {f"b{number:03}": Level(1.0, NOON) for number in range(300)}
+    backwards = dict(reversed(levels.items()))
+    for _ in range(5):
+        await asyncio.gather(stores[0].save(levels), stores[1].save(backwards))
+    assert await stores[0].load() == levels

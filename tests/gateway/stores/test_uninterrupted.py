@@ -7,6 +7,7 @@ import pytest
 from gateway.stores.quotas import QuotaStore
 from gateway.stores.uninterrupted import uninterrupted
 from policies.ratelimit import Level
+from tests.kit.virtual_time import run_virtual
 
 NOW = 1000.0
 
@@ -41,6 +42,28 @@ async def test_the_end_comes_before_the_cancellation():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert steps == ["begun", "ended"]
+
+
+def test_a_write_without_an_end_holds_nobody_up_for_ever():
+    ended = []
+
+    @uninterrupted
+    async def write():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(asyncio.get_running_loop().time())
+
+    async def main():
+        task = asyncio.create_task(write())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+        assert ended == [6.0]
+
+    run_virtual(main())
 
 
 async def test_what_is_raised_comes_through():
