@@ -119,7 +119,7 @@ def choices(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
 
 
 @given(choices(), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_layouts_give_each_token_its_own_experts(drawn: tuple[torch.Tensor, int], seed: int) -> None:
     chosen, experts = drawn
     tokens, top_k = chosen.shape
@@ -138,7 +138,7 @@ def test_both_layouts_give_each_token_its_own_experts(drawn: tuple[torch.Tensor,
 
 
 @given(choices(), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_parts_of_two_ranks_add_up(drawn: tuple[torch.Tensor, int], seed: int) -> None:
     chosen, experts = drawn
     x, weight = randn(len(chosen), 8, seed=seed), randn(experts, 16, 8, seed=seed + 1)

@@ -22,7 +22,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @given(SHAPES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_value_is_rounded_to_three_bits_of_mantissa_whatever_the_shape(shape: tuple[int, int, int]) -> None:
     rows, _, width = shape
     x = randn(rows, width) * torch.logspace(-3, 3, rows)[:, None]
@@ -35,7 +35,7 @@ def test_a_value_is_rounded_to_three_bits_of_mantissa_whatever_the_shape(shape: 
 
 
 @given(SHAPES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_two_level_accumulation_is_the_product_of_what_the_codes_stand_for(
     shape: tuple[int, int, int],
 ) -> None:
@@ -86,7 +86,7 @@ def test_grouped_projections_are_near_the_exact_ones() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([torch.float32, torch.bfloat16]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_packed_latents_come_back_near_what_they_were(rank: int, pairs: int, dtype: torch.dtype) -> None:
     latents = randn(3, 5, rank + 2 * pairs).to(dtype)
     packed = fp8_latents.pack(latents, rank)
@@ -136,7 +136,7 @@ def test_torch_accepts_the_layout_of_the_scales(m: int, n: int, k: int) -> None:
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=6).filter(any))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_aligned_rows_begin_at_multiples_and_keep_their_expert(counts: list[int]) -> None:
     offsets = torch.tensor(counts).cumsum(0).to(torch.int32)
     rows = sum(counts)

@@ -37,7 +37,7 @@ def configs(draw: st.DrawFn) -> DeepseekConfig:
 
 
 @given(configs(), st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 3), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @torch.inference_mode()
 def test_both_forms_agree_however_the_tokens_are_cut(
     config: DeepseekConfig, chunks: list[int], rows: int, seed: int

@@ -30,7 +30,7 @@ def nucleus_by_definition(logits: torch.Tensor, top_k: int, top_p: float, min_p:
     return inside
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(LOGITS, st.integers(0, 50), st.floats(0.05, 1.0), st.floats(0, 0.9))
 def test_restriction_keeps_what_its_definition_keeps(
     logits: torch.Tensor, top_k: int, top_p: float, min_p: float
@@ -48,7 +48,7 @@ def test_restriction_keeps_what_its_definition_keeps(
 
 
 @given(LOGITS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_temperature_zero_is_the_likeliest_token(logits: torch.Tensor) -> None:
     token = sampler(replace(PLAIN, temperature=0.0), size=len(logits)).sample(logits)
     assert logits[token.id] == logits.max()

@@ -115,7 +115,7 @@ OPTIONS = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(ARRIVALS, min_size=1, max_size=6), OPTIONS, st.integers(1, 5), st.integers(LONGEST // SIZE, 24)
 )

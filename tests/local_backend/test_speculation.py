@@ -114,7 +114,7 @@ def test_the_distribution_is_the_same_as_without(model: DeepseekV3) -> None:
     assert statistic < freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=60), st.integers(1, 8))
 def test_a_proposal_followed_the_last_tokens_before(tokens: list[int], count: int) -> None:
     lookup = PromptLookup()

@@ -19,7 +19,7 @@ from local_backend.weights.prepare import ModelFolder
 
 VOCABULARY, END = 49152, 2
 RELAXED = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 CITY: dict[str, Any] = {
     "type": "object",

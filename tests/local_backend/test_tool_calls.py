@@ -31,7 +31,7 @@ def read(pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
     return text, list(zip(names, arguments, strict=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="<tol_ca>{ "), CALLS, st.lists(st.integers(1, 20)))
 @example("<tool_call>", [("a", {})], [])
 @example('<tool_call>{"name": "a", <tool_call', [("bc", {})], [3, 20, 18, 2])

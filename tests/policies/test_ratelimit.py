@@ -42,7 +42,7 @@ def test_redis_cells_own_table():
         assert seen == pytest.approx((remaining, reset, retry_after, limited), abs=2e-6), (at, volume)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     amount=st.integers(1, 10_000),
     window=st.sampled_from([Window.SECOND, Window.MINUTE, Window.HOUR]),
@@ -64,7 +64,7 @@ def test_in_every_window_no_more_than_the_burst_and_the_rate(amount, window, bur
             assert total <= limit.capacity + limit.rate * (end - begin) + 2 * limit.slack + 1e-6
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     amount=st.integers(1, 10_000_000),
     window=st.sampled_from([Window.SECOND, Window.MINUTE, Window.HOUR]),

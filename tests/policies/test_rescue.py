@@ -405,7 +405,7 @@ def pieces_of(text, cuts):
 PIECES = st.builds(pieces_of, LETTERS, st.lists(st.integers(0, 30), max_size=8))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     text=LETTERS,
     chunkings=st.lists(st.lists(st.integers(0, 30), max_size=8), min_size=4, max_size=4),
@@ -441,7 +441,7 @@ def test_faithful_upstreams_give_the_whole_text_or_an_error(text, chunkings, cut
     assert all(upstream.active == 0 for upstream in upstreams)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(first=PIECES, second=PIECES, third=PIECES, cut=st.integers(0, 8), zero=st.booleans())
 def test_a_restart_gives_one_of_the_upstreams_texts_or_an_error(first, second, third, cut, zero):
     upstreams = [

@@ -149,7 +149,7 @@ def test_the_sums_of_days_are_the_sums_of_rows(entries):
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(batches=st.lists(st.lists(ENTRIES, min_size=1, max_size=8), min_size=1, max_size=5), again=st.data())
 async def test_however_batches_come_the_database_holds_their_sums(store, reader, engines, batches, again):
     async with engines[0].begin() as connection:

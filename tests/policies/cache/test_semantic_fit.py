@@ -16,7 +16,7 @@ def taught(pool, observations):
     return fit
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(OBSERVATIONS, OBSERVATIONS, SIMILARITY, SIMILARITY)
 def test_the_more_similar_the_less_risk(others, seen, one, other):
     pool = Pool()
@@ -26,7 +26,7 @@ def test_the_more_similar_the_less_risk(others, seen, one, other):
     assert 0 <= fit.risk(high) <= fit.risk(low) + ROUNDING <= 1 + ROUNDING
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(OBSERVATIONS, OBSERVATIONS, SIMILARITY)
 def test_a_right_answer_lowers_the_risk_and_a_wrong_one_raises_it(others, seen, similarity):
     pool = Pool()
@@ -41,7 +41,7 @@ def test_a_right_answer_lowers_the_risk_and_a_wrong_one_raises_it(others, seen, 
     assert fit.risk(similarity) >= after - ROUNDING
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(OBSERVATIONS, SIMILARITY)
 def test_a_prompt_is_no_evidence_for_itself(seen, similarity):
     """Else each observation would count again at every look."""

@@ -42,7 +42,7 @@ def test_who_was_of_no_use_for_longest_goes():
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
 def test_what_was_removed_is_never_found(steps):
     index, kept = PromptIndex(1000), []
