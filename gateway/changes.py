@@ -60,10 +60,12 @@ class Changes:
 
     async def tell(self) -> None:
         """What this process changed holds here at once, and elsewhere as soon as they hear of it."""
-        if self._nudges is None:
-            await self.follow()
-        else:
-            await asyncio.gather(self._nudges.give(), self.follow())
+        giving = () if self._nudges is None else (self._nudges.give(),)
+        try:
+            await asyncio.gather(*giving, self.follow())
+        except AWAY as error:
+            self._nudged.set()
+            _LOG.warning("what was changed is not known here yet, the database could not be read: %s", error)
 
     async def keep(self, every: float) -> None:
         """Follow, at the latest every so many seconds, until cancelled."""

@@ -128,9 +128,9 @@ class Serving:
 
     async def start(self) -> None:
         """Read from the database what has to be known before the first request."""
+        self._last_order = await self.stores.orders.last()  # first: what comes meanwhile is then read twice
         for order in await self.stores.orders.standing():
             self.upstreams.obey(order)
-        self._last_order = await self.stores.orders.last()
         await self.changes.follow()
         self._warm_up()
 
