@@ -135,7 +135,9 @@ class Stacks:
         if cache.semantic is None:
             return None
         semantics = caching.semantics()
-        if (target := semantics.target) is not None:
+        target = semantics.target
+        # What a reload took away is asked the old way until the restart that the cache's own settings take.
+        if target is not None and target.provider in self._roads.providers:
             members = self._members_of(model, (target,), target.model)
             semantics.reach(self._balance(model, members))
         return semantics.lookup(
