@@ -1,5 +1,6 @@
 """A gateway of two workers, and a real browser in front of its live page."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def keys(gateway):
     for key in made.values():
         eventually(lambda key=key: known_everywhere(gateway, key))
     return made
+
+
+def events(answer):
+    """The views that a stream of events tells."""
+    return (
+        json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")
+    )
 
 
 def known_everywhere(gateway, key):

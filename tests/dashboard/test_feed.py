@@ -1,7 +1,6 @@
 """The events without a browser: who may listen, when they end, and what crosses origins."""
 
 import hashlib
-import json
 import signal
 import zipfile
 from contextlib import ExitStack
@@ -11,18 +10,12 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from gateway.dashboard.live import MOST_LISTENERS
-from tests.dashboard.conftest import configuration, known_everywhere
+from tests.dashboard.conftest import configuration, events, known_everywhere
 from tests.kit import processes
 from tests.kit.processes import ADMIN_KEY, ROOT, eventually
 
 STATIC = ROOT / "gateway" / "dashboard" / "static"
 VENDORED = [STATIC / "vendor", Path(__file__).parent / "vendor"]
-
-
-def events(answer):
-    return (
-        json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")
-    )
 
 
 def test_the_events_tell_of_all_workers(gateway):

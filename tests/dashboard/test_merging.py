@@ -131,3 +131,10 @@ def test_a_board_shows_the_others_while_they_live(tmp_path):
     assert not board.watched
     assert board.others(2) == []
     assert not list((tmp_path / "board").glob("1.*"))
+
+
+def test_a_board_that_cannot_be_written_shows_nothing_and_harms_nobody(tmp_path):
+    board = Board(tmp_path / "board", 2, lambda: NOW)
+    (tmp_path / "board").rmdir()
+    board.publish(view(1))
+    assert board.others(2) == []

@@ -38,6 +38,19 @@ def kept(number, *, keep=1000, **facts):
     return Kept(answer, answer.created + keep)
 
 
+class HandClock(LoopClock):
+    """Stands still unless moved by hand; what is waited for takes its real time."""
+
+    def __init__(self):
+        self.at = 1000.0
+
+    def now(self):
+        return self.at
+
+    def timeout_at(self, when):
+        return asyncio.timeout(None if when is None else when - self.at)
+
+
 @pytest.fixture
 def meter():
     return RecordingMeter()
@@ -151,8 +164,8 @@ async def test_redis_takes_no_large_entries(redis_tier, meter):
 
 async def test_a_redis_that_is_away_costs_one_try_a_second(tmp_path, wall, meter):
     server = ValkeyServer(tmp_path).start()
-    client = connect(server.url, timeout=1)
-    tier = RedisTier(client, max_entry=10_000, clock=LoopClock(), wall_time=wall, meter=meter)
+    client, clock = connect(server.url, timeout=5), HandClock()
+    tier = RedisTier(client, max_entry=10_000, clock=clock, wall_time=wall, meter=meter)
     await tier.put(kept(1))
     server.kill()
     for _ in range(100):
@@ -160,7 +173,9 @@ async def test_a_redis_that_is_away_costs_one_try_a_second(tmp_path, wall, meter
         await tier.put(kept(2))
     assert meter.of(CacheDropped) == [CacheDropped("redis", "unreachable")]
     server.start()
-    await asyncio.sleep(1)
+    await tier.put(kept(2))
+    clock.at += 1
+    assert await present(tier, 2) == []
     await tier.put(kept(3))
     assert await tier.get(key(3)) == kept(3)
     await client.aclose()
@@ -239,9 +254,15 @@ async def test_redis_that_evicts_is_given_all(redis_tier, client, meter):
     assert await redis_tier.get(key(1)) == kept(1)
 
 
-async def test_a_redis_that_is_slow_to_read_is_still_written_to(redis_tier, client, meter):
-    await client.execute_command("CLIENT", "PAUSE", 700)
-    assert await redis_tier.get(key(1)) is None
-    await redis_tier.put(kept(1))
+async def test_a_redis_that_is_slow_to_read_is_still_written_to(redis_tier, client, valkey, meter):
+    valkey.hang()
+    try:
+        assert await redis_tier.get(key(1)) is None
+        writing = asyncio.create_task(redis_tier.put(kept(1)))
+        await asyncio.sleep(0)
+        assert not writing.done()
+    finally:
+        valkey.go_on()
+    await writing
     assert await client.exists(f"tidegate:answer:{key(1)}")
     assert [fact.why for fact in meter.of(CacheDropped)] == ["unreachable"]
