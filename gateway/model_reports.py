@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
+from gateway.providers.classify import TRANSPORT_ERRORS
 from gateway.settings import LocalProvider, Settings
 
 _PATIENCE = 1.0
@@ -54,6 +55,6 @@ class ModelReports:
             async with asyncio.timeout(_PATIENCE):
                 response = await self._transport.handle_async_request(httpx.Request("GET", url))
                 body = await response.aread()
-        except (TimeoutError, httpx.TransportError, OSError):
+        except (TimeoutError, *TRANSPORT_ERRORS):
             return None
         return body.decode() if response.status_code == httpx.codes.OK else None

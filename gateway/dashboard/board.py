@@ -6,6 +6,7 @@ and ending. Without a watcher it costs each worker a look at one file's age, twi
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,10 +43,11 @@ class Board:
         return self._wall_time() - since < _PATIENCE
 
     def publish(self, view: WorkerView) -> None:
-        """Show what this worker sees."""
+        """Show what this worker sees, unless the disk is full: no page is worth a worker."""
         fresh = self._folder / f"{view.worker}.new"
-        fresh.write_text(view.model_dump_json(), encoding="utf-8")
-        fresh.replace(self._folder / f"{view.worker}.json")
+        with suppress(OSError):
+            fresh.write_text(view.model_dump_json(), encoding="utf-8")
+            fresh.replace(self._folder / f"{view.worker}.json")
 
     def others(self, worker: int) -> list[WorkerView]:
         """What the other workers showed within the last seconds; what is older is thrown away."""

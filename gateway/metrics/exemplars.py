@@ -6,6 +6,7 @@ whoever is asked puts the newest of all to the buckets. OpenMetrics' text format
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -37,7 +38,8 @@ class Exemplars:
         for (tally, bucket), (trace, value) in taken.items():
             self._own[_series_of(tally, bucket)] = Exemplar({"trace_id": trace}, value, now)
         if self._folder is not None:
-            self._write(self._folder / f"exemplars_{os.getpid()}.json")
+            with suppress(OSError):  # a full disk: others show older ones
+                self._write(self._folder / f"exemplars_{os.getpid()}.json")
 
     def all(self) -> dict[_Series, Exemplar]:
         """The newest of all workers, by their series."""

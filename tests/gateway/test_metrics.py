@@ -6,6 +6,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
+from gateway.metrics.exemplars import Exemplars
 from gateway.metrics.modelservers import ModelServerSeries
 from gateway.metrics.series import flush, tally
 from gateway.upstreams import UpstreamReport
@@ -226,6 +227,13 @@ class Kept:
 
 class NotKept:
     exemplar = None
+
+
+def test_exemplars_that_cannot_be_written_harm_nobody(metrics, tmp_path):
+    metrics.emit(finished(make_call(route="m", trace=Kept())))
+    exemplars = Exemplars(lambda: 1000.5, tmp_path / "gone")
+    exemplars.gather()
+    assert {exemplar.value for exemplar in exemplars.all().values()} == {0.5, 2.0}
 
 
 def test_a_bucket_has_the_trace_of_its_last_call(monkeypatch):
