@@ -111,19 +111,7 @@ class Serving:
             spawn=self.spawn,
             meter=ErrandsEntered(parts.meter, self._enter_errand),
         )
-        client = counts.client
-        self.changes = Changes(
-            stores.revisions,
-            {
-                "keys": self.keyring.refresh,
-                "orders": self._follow_orders,
-                "tiers": self._follow_definitions,
-                "tenants": self._follow_definitions,
-            },
-            always=self.caching.follow,
-            nudges=None if client is None else Nudges(client, counts.owner, clock=parts.clock),
-            clock=parts.clock,
-        )
+        self.changes = self._changes()
         self._apply(settings)
 
     async def start(self) -> None:
@@ -206,6 +194,21 @@ class Serving:
         admin = settings.admin.key
         self.keyring.declare(settings.keys, None if admin is None else admin.get_secret_value())
         self.settings = settings
+
+    def _changes(self) -> Changes:
+        client = self.counts.client
+        return Changes(
+            self.stores.revisions,
+            {
+                "keys": self.keyring.refresh,
+                "orders": self._follow_orders,
+                "tiers": self._follow_definitions,
+                "tenants": self._follow_definitions,
+            },
+            always=self.caching.follow,
+            nudges=None if client is None else Nudges(client, self.counts.owner, clock=self.clock),
+            clock=self.clock,
+        )
 
     async def _follow_orders(self) -> None:
         """Obey what operators ordered since the last time, at whichever worker."""
