@@ -45,6 +45,10 @@ class PromptIndex:
     def add(self, entry: Entry, vector: Array) -> None:
         """Take an entry in."""
         graph = self._graphs.get(entry.scope)
+        if graph is not None and graph.ndim != len(vector):  # another model makes the vectors by now
+            for old in [old for old in self._entries.values() if old.scope == entry.scope]:
+                self.remove(old)
+            graph = None
         if graph is None:
             graph = self._graphs[entry.scope] = Index(ndim=len(vector), metric="ip", dtype="f32")
         self._last += 1

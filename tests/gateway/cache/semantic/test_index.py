@@ -28,6 +28,17 @@ def test_the_nearest_of_the_scope_and_of_no_other():
     assert index.nearest("c", vector(7)) == []
 
 
+def test_another_models_vectors_take_the_place_of_those_that_cannot_be_compared():
+    index = PromptIndex(100)
+    index.add(entry("a", 1), vector(1))
+    index.add(entry("b", 2), vector(2))
+    index.add(entry("a", 3), vector(3)[:100])
+    assert [found.text for found, _ in index.nearest("a", vector(3)[:100])] == ["3"]
+    assert index.nearest("a", vector(1)) == []
+    assert [found.text for found, _ in index.nearest("b", vector(2))] == ["2"]
+    assert len(index) == 2
+
+
 def test_who_was_of_no_use_for_longest_goes():
     index = PromptIndex(3)
     entries = [entry("a", number) for number in range(5)]
