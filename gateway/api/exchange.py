@@ -22,7 +22,7 @@ from policies.cache import directives
 from policies.cache.directives import UNSAID
 from policies.errors import GatewayError, InternalError
 from policies.facts import CallRefused
-from policies.service import Call, Operation, Reply, Service
+from policies.service import CANCELLED, OK, Call, Operation, Reply, Service
 
 _LOG = logging.getLogger(__name__)
 _CLIENT_CLOSED_REQUEST = 499
@@ -64,7 +64,7 @@ class Exchange:
         self._reply: Reply | None = None
         self._first_event: float | None = None
         self._status = 0
-        self._outcome = "ok"
+        self._outcome = CANCELLED  # until it is known better
         self._failure: GatewayError | None = None
         self._answered = False
         self._interruption: GatewayError | None = None
@@ -83,7 +83,10 @@ class Exchange:
             serving.meter.emit(CallRefused(self._operation, type(error).__name__))
             await self._refuse(error)
         except ClientGone:
-            self._outcome, self._status = "cancelled", _CLIENT_CLOSED_REQUEST
+            self._status = _CLIENT_CLOSED_REQUEST
+        except Exception:  # noqa: BLE001 - the edge: no traceback may reach a client
+            serving.meter.emit(CallRefused(self._operation, InternalError.__name__))
+            await self._fail()
         else:
             await self._answer(service)
         finally:
@@ -154,9 +157,10 @@ class Exchange:
                 raise
             task.uncancel()
             await self._end_cancelled()
-        except Exception:  # noqa: BLE001 - the edge: no traceback may reach a client
-            _LOG.exception("request %s failed", self._id)
-            await self._refuse(InternalError(f"The gateway failed. Report the request's id, {self._id}."))
+        except Exception:  # noqa: BLE001 - as above
+            await self._fail()
+        else:
+            self._outcome = OK
         finally:
             self._finish()
             self._serving.open_exchanges.discard(self)
@@ -173,8 +177,11 @@ class Exchange:
         if self._interruption is not None:
             await self._refuse(self._interruption)
         else:
-            self._outcome = "cancelled"
             self._status = self._status or _CLIENT_CLOSED_REQUEST
+
+    async def _fail(self) -> None:
+        _LOG.exception("request %s failed", self._id)
+        await self._refuse(InternalError(f"The gateway failed. Report the request's id, {self._id}."))
 
     async def _send_whole(self, service: Service, call: Call) -> None:
         async with service(call) as reply:
