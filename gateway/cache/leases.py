@@ -2,8 +2,8 @@
 
 import asyncio
 
-from gateway.cache.patience import in_time
 from gateway.stores.redis.connect import AWAY, Client
+from gateway.stores.redis.patience import in_time
 from policies.ports import Clock
 
 _PREFIX = "tidegate:lease:"

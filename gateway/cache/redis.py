@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.cache.codec import Corrupt, Kept, decode, encode
-from gateway.cache.patience import in_time
 from gateway.cache.purges import Purge
 from gateway.cache.tiers import TierSize
 from gateway.stores.redis.connect import AWAY, Client
+from gateway.stores.redis.patience import in_time
 from policies.facts import CacheDropped
 from policies.ports import Clock, Meter
 

@@ -14,6 +14,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from gateway.stores.redis.connect import AWAY, Client, close
+from gateway.stores.redis.patience import in_time
 from gateway.stores.redis.seeds import Seeds
 from policies.facts import SettlementLost
 from policies.periods import bounds
@@ -134,8 +135,8 @@ class RedisStore:
 
     async def _call(self, script: "_Script", buckets: Sequence[Bucket], args: list[Any]) -> Any:
         try:
-            async with self._clock.timeout_at(self._clock.now() + self._timeout):
-                return await script([bucket.key for bucket in buckets], args)
+            answer = script([bucket.key for bucket in buckets], args)
+            return await in_time(answer, self._timeout, self._clock)
         except AWAY as error:
             raise StoreUnavailable(_why(error)) from None
 

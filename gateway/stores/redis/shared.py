@@ -12,7 +12,9 @@ from policies.ports import Clock, Meter
 from policies.ratelimit import Level
 
 _PATIENCE = 5.0
-"""What isn't a call may wait longer."""
+"""What isn't a call may wait longer. How long a call waits is its store's to say, not its connections': they
+can't tell our own lateness from the server's.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class SharedCounts:
         self.client: Client = connect(options.url, timeout=_PATIENCE)
         self._replicas = Replicas(self.client, options.owner, at_least=options.at_least, clock=clock)
         self._exact = RedisStore(
-            connect(options.url, timeout=options.timeout),
+            connect(options.url, timeout=_PATIENCE),
             clock=clock,
             wall_time=wall_time,
             meter=meter,

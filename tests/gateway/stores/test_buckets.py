@@ -1,6 +1,7 @@
 """What a BucketStore does: the same cases on the memory store and on a real server."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -281,6 +282,19 @@ async def test_a_server_that_hangs_holds_up_no_call(client, server):
     finally:
         server.go_on()
     assert len(meter.of(SettlementLost)) == 1
+
+
+async def test_a_gateway_that_is_busy_itself_takes_its_server_for_no_dead_one(client, server):
+    store, limit = redis_store(client), bucket(10)
+    await take(store, (limit, 1))
+    store._timeout = 0.05
+    server.hang()
+    taking = asyncio.create_task(take(store, (limit, 1)))
+    for _ in range(20):
+        await asyncio.sleep(0)  # until it is asked
+    server.go_on()
+    time.sleep(2 * store._timeout)  # it answers meanwhile
+    assert (await taking).admitted
 
 
 async def test_a_server_that_is_a_replica_is_no_store(client):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.cache.patience import in_time
+from gateway.stores.redis.patience import in_time
 from tests.kit.virtual_time import LoopClock, run_virtual
 
 
