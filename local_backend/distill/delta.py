@@ -83,7 +83,8 @@ def make_delta(base: str, plan: Plan, trained: Mapping[str, Tensor], steps: int,
             kept = kv_b.view(*attention.kv_b.shape[:2], -1)[..., :-1]
             attention = replace(attention, kv_b=kept, kv_a=attention.kv_a.bfloat16())
         if experts is not None:
-            experts = replace(experts, router=values[f"layers.{index}.mlp.gate.weight"])
+            router = values[f"layers.{index}.mlp.gate.weight"]
+            experts = replace(experts, router=router, correction=experts.correction.bfloat16())
         layers.append(LayerPlan(attention, experts))
     # What was never trained adds nothing.
     modules = [name.removesuffix(".b") for name, each in values.items() if name.endswith(".b") and each.any()]

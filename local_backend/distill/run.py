@@ -120,8 +120,14 @@ class Distillation:
             plan = calibrate(self._exact, self._teacher, options.shape, windowed, self._progress)
             write_delta(path, Delta(base_hash(self._exact), inf, 0, plan, {}, {}))
         found = read_delta(path)
-        if found.plan.shape != self._options.shape or found.base != base_hash(self._exact):
-            raise ConfigError(f"{self._out} was begun with {found.plan.shape}; give it or another --out")
+        if found.base != base_hash(self._exact):
+            raise ConfigError(
+                f"{self._out} was begun with other weights of the exact model; give another --out"
+            )
+        if found.plan.shape != self._options.shape:
+            raise ConfigError(
+                f"{self._out} was begun with {_asked(found.plan.shape)}; give it or another --out"
+            )
         return found.plan
 
     def _texts(self) -> list[Tensor]:
@@ -144,3 +150,10 @@ class Distillation:
             path.write_text("step,kl\n", encoding="ascii")
         with path.open("a", encoding="ascii") as file:
             file.write(f"{step},{loss:.5f}\n")
+
+
+def _asked(shape: Shape) -> str:
+    """The options that ask for it."""
+    latent = shape.latent
+    attention = f" --latent-rank {latent.rank} --rope-pairs {latent.rope_pairs}" if latent else ""
+    return f"--top-k {shape.top_k}{attention}"

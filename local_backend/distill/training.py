@@ -85,10 +85,11 @@ class Training:
         """Go on from `path`. Raises ConfigError when it was made with other options."""
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if saved["settings"] != self._settings:
-            raise ConfigError(
-                f"{path} was made with {saved['settings']}, not {self._settings}; give the same options and "
-                "texts, or another --out"
+            other = [name for name, value in saved["settings"].items() if value != self._settings[name]]
+            told = (
+                "other texts" if name == "texts" else f"--{name} {saved['settings'][name]}" for name in other
             )
+            raise ConfigError(f"{path} was made with {' and '.join(told)}; give the same, or another --out")
         with torch.no_grad():
             for name, each in self.trained.items():
                 each.copy_(saved["trained"][name])

@@ -31,7 +31,10 @@ class ParallelGroup:
     def share(self, total: int, what: str) -> int:
         """How many of `total` each process holds. Raises ConfigError when they cannot be shared equally."""
         if total % self.size:
-            raise ConfigError(f"{what} {total} cannot be shared equally by {self.size} processes")
+            raise ConfigError(
+                f"{what} {total} cannot be shared equally by {self.size} processes; "
+                "start a number that divides it"
+            )
         return total // self.size
 
     def narrow(self, tensor: Tensor, dim: int) -> Tensor:

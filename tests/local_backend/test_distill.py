@@ -79,7 +79,7 @@ def test_only_small_parts_are_trained(exact: Path, untrained: Path) -> None:
 def test_a_checkpoint_of_other_options_is_refused(exact: Path, untrained: Path, tmp_path: Path) -> None:
     first = training(exact, untrained)
     first.save(tmp_path / "checkpoint.pt")
-    with pytest.raises(ConfigError, match="same options"):
+    with pytest.raises(ConfigError, match="made with --steps 12; give the same"):
         training(exact, untrained, replace(OPTIONS, steps=99)).resume(tmp_path / "checkpoint.pt")
 
 
@@ -117,7 +117,7 @@ def test_a_run_from_text_to_delta_and_on(exact: Path, tmp_path: Path) -> None:
     assert again.training.step == 3
     assert again.finish().kl == delta.kl
     other = replace(options, shape=Shape(LatentShape(4, 25), 6))
-    with pytest.raises(ConfigError, match="another --out"):
+    with pytest.raises(ConfigError, match=f"begun with --top-k {SHAPE.top_k} .*another --out"):
         Distillation(exact, tmp_path, torch.device("cpu"), other, silent)
 
 
@@ -131,6 +131,9 @@ def test_calibration_alone_makes_a_small_delta(exact: Path, tmp_path: Path) -> N
     found = read_delta(tmp_path / "delta.safetensors").plan.layers[0].experts
     assert found is not None
     torch.testing.assert_close(found.router, run.plan.layers[0].experts.router, rtol=1e-2, atol=1e-4)
+    # Rounding hides the last bits of float32, which are not the same on every machine.
+    for each in (found.router, found.correction):
+        assert torch.equal(each, each.bfloat16().float())
 
 
 def outcome(exact: Path, kl: float) -> Delta:
