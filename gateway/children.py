@@ -72,7 +72,8 @@ class Child:
             self.signal(signal.SIGKILL)
         finally:
             if self._keeper is not None:
-                self._keeper.cancel()
+                self._keeper.cancel()  # which ends a process that is just being started
+                await asyncio.wait([self._keeper])
 
     async def _keep_running(self) -> None:
         failures = 0
