@@ -11,6 +11,7 @@ import httpx
 
 from tests.kit import answers
 from tests.kit.chat import CHAT, PROMPT, comments_of, error_of, messages_of, new_id, text_of
+from tests.kit.lateness import Lateness
 from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, UPSTREAM_KEY, Gateway, Upstream
 
 TOKENS = 60
@@ -68,13 +69,17 @@ def config(bad: str, good: str, folder: Any) -> dict[str, Any]:
 
 @dataclass
 class Got:
-    """What the client got. ``error`` is the error object of a body or of a stream's last message."""
+    """What the client got. ``error`` is the error object of a body or of a stream's last message.
+
+    It took ``seconds``, ``waited`` of which weren't the machine's own lateness.
+    """
 
     id: str
     status: int
     headers: httpx.Headers
     body: str
     seconds: float
+    waited: float
     stream: bool
     messages: list[str] = field(default_factory=list)
 
@@ -177,10 +182,11 @@ class Scene:
         }
         started = time.monotonic()
         identity = new_id()
-        with self._gateway.client() as client:
+        with self._gateway.client() as client, Lateness() as lateness:
             response = client.post(CHAT, json=body, headers={"x-request-id": identity})
         seconds = time.monotonic() - started
-        return Got(identity, response.status_code, response.headers, response.text, seconds, stream)
+        waited = seconds - lateness.total
+        return Got(identity, response.status_code, response.headers, response.text, seconds, waited, stream)
 
     def bad_saw(self, got: Got) -> list[dict[str, Any]]:
         return self._bad.seen(got.id)

@@ -52,7 +52,7 @@ def test_it_is_continued_from_where_it_broke(scene, fault):
     (continued,) = at.good_saw(got)
     beginning = json.loads(continued["raw"])["messages"][-1]
     assert beginning == {"role": "assistant", "content": answers.text(BROKEN[fault]).rstrip()}
-    assert got.seconds < (STALL if "stall" in fault else 0) + LATE
+    assert got.waited < (STALL if "stall" in fault else 0) + LATE
     whole = answers.usage(TOKENS)
     assert got.usage["total_tokens"] == whole["total_tokens"]
     # A prefill that ends in the middle of a token makes one token two.

@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.scene import TIMEOUTS
 from tests.kit import answers, processes
 from tests.kit.chat import CHAT, PROMPT, messages_of, text_of
+from tests.kit.ports import free_port
 
 TOKENS = 12
 MODEL = f"tide/ok:tokens={TOKENS},gap=0.01"
@@ -70,7 +71,7 @@ class Load:
             assert '"error"' in body, f"a truncated answer passed for whole: {body}"
 
 
-def upstream(folder, port=0):
+def upstream(folder, port):
     return processes.started(
         ["-m", "tests.kit.faulty_upstream", "--port", str(port)], folder / "upstream.log"
     )
@@ -92,7 +93,7 @@ def three(tmp_path, balance):
         for name in ("one", "two", "three"):
             folder = tmp_path / name
             folder.mkdir()
-            process = stack.enter_context(upstream(folder))
+            process = stack.enter_context(upstream(folder, free_port()))
             folders.append(folder)
             running.append(process)
             urls.append(process.line_with(r'"listening": "([^"]+)"')[1])

@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit import processes
 from tests.kit.chat import CHAT, chat, new_id
+from tests.kit.lateness import Lateness
 from tests.kit.processes import descendants, eventually
 
 LAST_SECOND = 1.0
@@ -19,25 +20,14 @@ CLIENTS = 6
 
 
 class Crowd:
-    """Clients that ask one after the other, and know when each of their answers was whole.
-
-    ``late`` is how much longer than wanted the machine let somebody sleep who has nothing else to do.
-    """
+    """Clients that ask one after the other, and know when each of their answers was whole."""
 
     def __init__(self, gateway):
         self.answered = {}
-        self.late = 0.0
+        self.lateness = Lateness()
         self._gateway = gateway
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
-        self._threads.append(threading.Thread(target=self._watch))
-
-    def _watch(self):
-        pause = 0.05
-        while not self._stop.is_set():
-            began = time.monotonic()
-            self._stop.wait(pause)
-            self.late = max(self.late, time.monotonic() - began - pause)
 
     def _ask(self):
         while not self._stop.is_set():
@@ -59,7 +49,8 @@ class Crowd:
         for thread in self._threads:
             thread.start()
         try:
-            yield self
+            with self.lateness:
+                yield self
         finally:
             self.leave()
 
@@ -115,7 +106,7 @@ def assert_only_last_seconds_are_lost(book, crowd, *kills):
     A machine that is late itself is given its lateness.
     """
     there = set(book.requests())
-    last = LAST_SECOND + crowd.late
+    last = LAST_SECOND + crowd.lateness.worst
     lost = [at for identity, at in crowd.answered.items() if identity not in there]
     # What a process wrote before its end may be read by its client a moment later.
     old = [at for at in lost if not any(-last < at - kill < last for kill in kills)]
