@@ -1,5 +1,7 @@
 """Where purges are written down: in the Redis that has the answers, else in the database."""
 
+from typing import Any
+
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,35 +38,29 @@ class DatabaseBook:
             await connection.execute(purges.delete().where(purges.c.at < horizon))
             await connection.execute(purges.insert().values(purge._asdict()))
 
-    async def read(self) -> list[Purge]:
-        query = sa.select(purges.c.at, purges.c.tenant, purges.c.model, purges.c.key)
+    async def read(self, since: float) -> list[Purge]:
+        columns = purges.c.at, purges.c.tenant, purges.c.model, purges.c.key
+        query = sa.select(*columns).where(purges.c.at >= since)
         async with self._engine.connect() as connection:
             return [Purge(*row) for row in await connection.execute(query)]
 
 
 class RedisBook:
-    """The hash tidegate:purges, of times by what is covered."""
+    """The sorted set tidegate:purges, of what is covered by its time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def add(self, purge: Purge, horizon: float) -> None:
-        known = await self.read()
-        old = [_field(before) for before in known if before.at < horizon]
         try:
-            if old:
-                await self._client.hdel(_KEY, *old)
-            await self._client.hset(_KEY, _field(purge), str(purge.at))
+            await self._client.zremrangebyscore(_KEY, "-inf", f"({horizon}")
+            await self._client.zadd(_KEY, {orjson.dumps(purge[1:]): purge.at})
         except AWAY as error:
             raise BookUnreachable(str(error)) from error
 
-    async def read(self) -> list[Purge]:
+    async def read(self, since: float) -> list[Purge]:
         try:
-            found = await self._client.hgetall(_KEY)
+            found: Any = await self._client.zrange(_KEY, since, "+inf", byscore=True, withscores=True)
         except AWAY as error:
             raise BookUnreachable(str(error)) from error
-        return [Purge(float(at), *orjson.loads(covered)) for covered, at in found.items()]
-
-
-def _field(purge: Purge) -> bytes:
-    return orjson.dumps([purge.tenant, purge.model, purge.key])
+        return [Purge(at, *orjson.loads(covered)) for covered, at in found]

@@ -95,7 +95,8 @@ class Caching:
     async def follow(self) -> None:
         """Forget what was purged since the last time, at whichever replica."""
         with suppress(BookUnreachable):  # as are the answers that it is about
-            for purge in self.purges.learn(await self._book.read()):
+            purges = await self._book.read(self.purges.since)
+            for purge in self.purges.learn(purges, self._parts.wall_time() - _HORIZON):
                 self._forget(purge)
 
     def semantics(self) -> "Semantics":
@@ -115,8 +116,9 @@ class Caching:
         """
         now = self._parts.wall_time()
         purge = Purge(now, tenant, model, key)
-        await self._book.add(purge, now - _HORIZON)
-        for news in self.purges.learn([purge]):
+        horizon = now - _HORIZON
+        await self._book.add(purge, horizon)
+        for news in self.purges.learn([purge], horizon):
             self._forget(news)
         if self._shared is not None:
             self.spawn(self._shared.discard(purge))

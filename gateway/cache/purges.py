@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol
 
 from policies.cache.answer import CachedAnswer
 
+_LATENESS = 300.0
+"""Seconds between a purge and its being written down, by clocks that differ."""
+
 
 class Purge(NamedTuple):
     """Answers of a tenant, of a model, under a key, or of all of these that are named; of all if none is.
@@ -43,8 +46,8 @@ class PurgeBook(Protocol):
         """Write one down, and forget those from before ``horizon``: nothing that they cover is left."""
         ...
 
-    async def read(self) -> list[Purge]:
-        """All of them."""
+    async def read(self, since: float) -> list[Purge]:
+        """Those from ``since`` on."""
         ...
 
 
@@ -53,11 +56,21 @@ class Purges:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str | None, str | None, str | None], float] = {}
+        self._newest = 0.0
 
-    def learn(self, purges: Iterable[Purge]) -> list[Purge]:
-        """Take these in; those that are news."""
-        news = [purge for purge in purges if purge.at > self._known.get(purge[1:], 0.0)]
-        self._known |= {purge[1:]: purge.at for purge in sorted(news)}
+    @property
+    def since(self) -> float:
+        """From when on there may be some that aren't known."""
+        return self._newest - _LATENESS
+
+    def learn(self, purges: Iterable[Purge], horizon: float) -> list[Purge]:
+        """Take these in, and forget those from before ``horizon``; which are news."""
+        known = self._known
+        news = [purge for purge in purges if purge.at > known.get(purge[1:], horizon)]
+        if news:
+            news_by_cover = {purge[1:]: purge.at for purge in sorted(news)}
+            self._known = {what: at for what, at in known.items() if at >= horizon} | news_by_cover
+            self._newest = max(self._newest, *news_by_cover.values())
         return news
 
     def covers(self, answer: CachedAnswer) -> bool:

@@ -190,7 +190,7 @@ async def test_a_cluster_that_is_away_has_no_answers_and_no_purges(wall, meter):
     await tier.discard(Purge(1e9))
     assert set(meter.of(CacheDropped)) == {CacheDropped("redis", "unreachable")}
     with pytest.raises(BookUnreachable):
-        await RedisBook(client).read()
+        await RedisBook(client).read(0.0)
 
 
 async def test_the_disk_is_bounded_and_the_least_recently_used_go(disk_tier, wall, meter):

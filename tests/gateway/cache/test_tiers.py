@@ -1,6 +1,7 @@
 """The tiers as one store, and the purges that cover all of them."""
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
@@ -154,8 +155,8 @@ async def test_what_was_purged_is_gone_from_every_tier(purge, left):
     for entry in (kept(1), kept(2, scope="=other"), kept(3, model="n")):
         tiers.put(entry)
     await asyncio.gather(*tiers.tasks)
-    assert tiers.purges.learn([purge]) == [purge]
-    assert tiers.purges.learn([purge]) == []
+    assert tiers.purges.learn([purge], 0.0) == [purge]
+    assert tiers.purges.learn([purge], 0.0) == []
     tiers.store.forget(purge)
     for store in (tiers.store, tiers.another()):
         found = [number for number in (1, 2, 3) if await store.get(key(number)) is not None]
@@ -180,11 +181,33 @@ async def book(request, tmp_path):
 
 
 async def test_a_book_tells_all_that_was_written_and_not_too_old(book):
-    assert await book.read() == []
+    assert await book.read(0.0) == []
     old, tenant, model = Purge(10.0), Purge(20.0, tenant="caf\u00e9"), Purge(30.5, model="m", key="k")
     for purge in (old, tenant, model):
         await book.add(purge, 0.0)
-    assert sorted(await book.read()) == [old, tenant, model]
+    assert sorted(await book.read(0.0)) == [old, tenant, model]
     again = Purge(40.0)
     await book.add(again, 15.0)
-    assert sorted(await book.read()) == [tenant, model, again]
+    assert sorted(await book.read(0.0)) == [tenant, model, again]
+
+
+async def test_a_book_is_read_from_the_last_known_on(book):
+    purges = Purges()
+    first, late = Purge(1000.0), Purge(900.0, tenant="slow clock")
+    await book.add(first, 0.0)
+    assert purges.learn(await book.read(purges.since), 0.0) == [first]
+    await book.add(late, 0.0)
+    await book.add(Purge(2000.0, key="k"), 0.0)
+    assert {purge.at for purge in purges.learn(await book.read(purges.since), 0.0)} == {900.0, 2000.0}
+    assert await book.read(purges.since) == [Purge(2000.0, key="k")]
+    assert purges.learn(await book.read(0.0), 0.0) == []
+
+
+def test_purges_from_before_the_horizon_are_forgotten_and_not_learnt_again():
+    purges = Purges()
+    assert purges.learn([Purge(10.0, key="a"), Purge(30.0, key="b")], 0.0)
+    assert purges.learn([Purge(40.0, key="c")], 20.0)
+    assert purges.learn([Purge(10.0, key="a"), Purge(30.0, key="b")], 20.0) == []
+    answer = kept(1, created=5.0).answer
+    assert not purges.covers(dataclasses.replace(answer, key="a"))
+    assert purges.covers(dataclasses.replace(answer, key="b"))
