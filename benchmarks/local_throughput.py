@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import statistics
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 from local_contenders import Time, serve
 
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="count seconds of the processor")
     options = parser.parse_args()
     names = [name for name in NAMES if name != "llama_cpp" or importlib.util.find_spec(name)]
-    contenders = {name: start(name, options.threads, max(options.batches)) for name in names}
+    started = {name: start(name, options.threads, max(options.batches)) for name in names}
+    contenders = {name: pipe for name, (pipe, _) in started.items()}
     prompt, memory = 0, {}
     for name, pipe in contenders.items():
         prompt, memory[name] = pipe.recv()
@@ -56,15 +58,19 @@ def main() -> None:
             median, best = statistics.median(rates[name, batch]), max(rates[name, batch])
             shown.append(f"{batch:3d}: {median:6.1f} ({best:5.1f}) {median / base:4.1f}x")
         print("   ".join([*shown, f"{memory[name]:5.0f} MB"]))
+    for pipe, process in started.values():
+        pipe.close()
+        process.join()
 
 
-def start(name: str, threads: int, most: int) -> Connection:
-    """A contender's process, which ends with this one; it first tells its prompt's length and its memory."""
+def start(name: str, threads: int, most: int) -> tuple[Connection, BaseProcess]:
+    """A contender's process and the way to it; it first tells its prompt's length and its memory."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    context.Process(target=serve, args=(there, name, threads, most), daemon=True).start()
+    process = context.Process(target=serve, args=(there, name, threads, most), daemon=True)
+    process.start()
     there.close()
-    return here
+    return here, process
 
 
 def timed(pipe: Connection, batch: int, tokens: int) -> Time:
