@@ -20,6 +20,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gateway.cache.semantic.minilm import MiniLm, folder
 from policies.cache.semantic_budget import RiskBudget
@@ -122,8 +123,9 @@ def _asked(pair: dict[str, str], stored: Sequence[str], similarities: np.ndarray
 
 
 def vectors(model: MiniLm, texts: Sequence[str]) -> np.ndarray:
-    """The texts' vectors."""
-    batches = (model.embed(texts[at : at + _BATCH]) for at in range(0, len(texts), _BATCH))
+    """The texts' vectors, computed on one core as in the gateway."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        batches = [model.embed(texts[at : at + _BATCH]) for at in range(0, len(texts), _BATCH)]
     return np.stack([vector for batch in batches for vector in batch if vector is not None])
 
 
