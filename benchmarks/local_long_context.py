@@ -159,6 +159,7 @@ def show(curves: Curves, step: int) -> None:
 def draw(curves: Curves, options: argparse.Namespace) -> None:
     """Draw the curves, and where the model's training ended."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - after matplotlib is known to be there
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -167,6 +168,7 @@ def draw(curves: Curves, options: argparse.Namespace) -> None:
     axis.axvline(options.trained, color="grey", linestyle=":", linewidth=1)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_xlabel("position in the text, tokens")
     axis.set_ylabel(f"perplexity of {options.step:,} tokens")
