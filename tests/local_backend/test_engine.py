@@ -1,6 +1,7 @@
 """The engine with a small random model: results don't depend on company, and failures stay small."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -228,11 +229,22 @@ async def test_a_failed_engine_tells_everyone_and_starts_anew(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await collect(engine.submit([prompt(1, 20)], [GREEDY]))
+    decode = ModelRunner.decode
+    is_decoding, go_on = threading.Event(), threading.Event()
+
+    def held(*args: Any) -> torch.Tensor:
+        is_decoding.set()
+        assert go_on.wait(60)
+        return decode(*args)
+
     with monkeypatch.context() as broken:
+        broken.setattr(ModelRunner, "decode", held)
+        lost = [engine.submit([prompt(2, 20)], [GREEDY])]
+        assert await asyncio.to_thread(is_decoding.wait, 60)
+        lost += [engine.submit([prompt(seed, 20)], [GREEDY]) for seed in (3, 4)]
         broken.setattr("local_backend.engine.blocks.BlockPool.take", lambda _: 1 / 0)
-        lost = [engine.submit([prompt(seed, 20)], [GREEDY]) for seed in (2, 3)]
-        reasons = [(await collect(each))[1] for each in lost]
-    assert FinishReason.ERROR in reasons
+        go_on.set()
+        assert {(await collect(each))[1] for each in lost} == {FinishReason.ERROR}
     assert await collect(engine.submit([prompt(1, 20)], [GREEDY])) == before
     assert engine.load.restarts == 1
 
