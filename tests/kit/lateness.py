@@ -2,8 +2,11 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+
+from tests.kit.processes import eventually
 
 _PAUSE = 0.02
 
@@ -34,3 +37,12 @@ class Lateness:
             late = time.monotonic() - began - _PAUSE
             self.total += late
             self.worst = max(self.worst, late)
+
+
+def promised(condition: Callable[[], object], within: float) -> None:
+    """Wait until ``condition`` holds: ``within`` so many seconds, and those that the machine was late."""
+    with Lateness() as lateness:
+        began = time.monotonic()
+        eventually(condition)
+        took = time.monotonic() - began
+    assert took - lateness.total < within

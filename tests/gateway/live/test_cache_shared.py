@@ -9,6 +9,7 @@ import pytest
 from tests.gateway.live.test_cache import chat, content, settings, state
 from tests.kit import answers, processes
 from tests.kit.chat import CHAT
+from tests.kit.lateness import promised
 from tests.kit.processes import CLIENT_KEY, eventually
 from tests.kit.valkey import ValkeyServer
 
@@ -72,7 +73,7 @@ def test_a_purge_reaches_the_other(pair):
         another = chat()
         one.post(CHAT, json=another)
         admin.delete("/admin/cache")
-        eventually(lambda: state(one.post(CHAT, json=another)) == "miss")
+        promised(lambda: state(one.post(CHAT, json=another)) == "miss", within=2)
 
 
 def test_without_redis_calls_are_answered_all_the_same(pair, valkey):
