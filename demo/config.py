@@ -56,7 +56,7 @@ def configuration(
             SURE: {"route": [*steps, f"local/{LOCAL_MODEL}"] if local else steps, "timeouts": _UNHURRIED},
             FAQ: {"route": steps, "timeouts": _TIMEOUTS, "cache": _CACHE},
         },
-        "cache": {"memory": "24KiB", "disk": "off"},
+        "cache": {"memory": "16KiB", "disk": "off"},
         "tiers": _TIERS,
         "keys": [
             {"name": crowd.tier, "key": crowd.key, "tenant": f"{crowd.tier}-customers", "tier": crowd.tier}

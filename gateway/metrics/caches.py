@@ -3,6 +3,7 @@
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -23,6 +24,7 @@ from policies.facts import (
 )
 from policies.service import CacheState
 
+_WHY_EVICTED = ("full", "expired", "purged")
 _AGES = (1, 10, 60, 300, 900, 3600, 4 * 3600, 86400, 3 * 86400)
 
 
@@ -67,6 +69,8 @@ class CacheSeries:
             ["tier", "why"],
             registry=registry,
         )
+        for tier, why in product((MEMORY, DISK), _WHY_EVICTED):
+            evictions.labels(tier, why)  # there from the start: a rate needs to see the first one come
         dropped = Counter(
             "tidegate_cache_dropped",
             "Answers not taken or not given: corrupt, oversized, full, busy or unreachable.",

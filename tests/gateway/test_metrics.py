@@ -12,6 +12,7 @@ from gateway.metrics.series import flush, tally
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
+    CacheEvicted,
     CallAdmitted,
     CallFinished,
     CallRefused,
@@ -64,6 +65,13 @@ def test_a_call_from_its_start_to_its_end(metrics):
     assert value(metrics, "gen_ai_client_token_usage_sum", gen_ai_token_type="input", **model) == 10
     assert value(metrics, "gen_ai_client_token_usage_sum", gen_ai_token_type="output", **model) == 20
     assert value(metrics, "tidegate_overhead_seconds_sum", operation="chat") == pytest.approx(0.1)
+
+
+def test_evictions_are_there_before_the_first_so_that_its_rate_is_seen(metrics):
+    for why in ("full", "expired", "purged"):
+        assert value(metrics, "tidegate_cache_evictions_total", tier="memory", why=why) == 0
+    metrics.emit(CacheEvicted("memory", 3, "full"))
+    assert value(metrics, "tidegate_cache_evictions_total", tier="memory", why="full") == 3
 
 
 def test_a_call_without_an_answer_has_no_first_token(metrics):

@@ -199,6 +199,11 @@ def warmed(client, count, name="brief/ok"):
     return bodies
 
 
+def held(admin):
+    """How many answers each tier holds."""
+    return {tier["tier"]: tier["entries"] for tier in admin.get("/admin/cache").json()["tiers"]}
+
+
 def test_in_a_total_outage_every_warm_call_is_answered_and_says_so(tmp_path):
     with processes.faulty_upstream(tmp_path) as doomed:
         config = settings(doomed, tmp_path)
@@ -283,9 +288,10 @@ def test_a_purge_reaches_every_worker_within_two_seconds(upstream, tmp_path):
 
         with running.client() as client:
             assert [state(client.post(CHAT, json=body)) for body in bodies] == ["miss"] * 10
-        for _ in each(running):
-            eventually(lambda: kept() == 10)  # in its own memory too from now on
         with running.admin() as admin:
+            eventually(lambda: held(admin)["disk"] == 10)  # so that nothing is left to write
+            for _ in each(running):
+                eventually(lambda: kept() == 10)  # in its own memory too from now on
             admin.delete("/admin/cache").raise_for_status()
         for _ in each(running):
             promised(lambda: kept() == 0, within=2)
