@@ -240,11 +240,12 @@ class Health:
     def probed(self, now: float, error: BaseException | None, *, proof: bool) -> None:
         """What an active probe found.
 
-        With ``proof`` (a real, one-token call) a success is a trial passed. Without (a free call to
-        /models, which often answers while the model doesn't) it only makes a trial worth while.
+        With ``proof`` (a real, one-token call) a success is a trial passed, and a refused key is one.
+        Without (a free call to /models, which often answers while the model doesn't, and which many a key
+        that may call the model may not make) a success only makes a trial worth while.
         """
         state = self.state(now)
-        if isinstance(error, UpstreamKeyRejected) and state is not HealthState.DRAINING:
+        if isinstance(error, UpstreamKeyRejected) and proof and state is not HealthState.DRAINING:
             self._refuse(HealthState.DISABLED, now, self._options.key_recheck, error)
         elif error is None and proof:
             if state in _TIMED:

@@ -261,8 +261,15 @@ def test_paid_probes_are_trials():
     assert health.state(1) is HealthState.HALF_OPEN
     health.probed(2, None, proof=True)
     assert health.state(2) is HealthState.CLOSED
-    health.probed(3, UpstreamKeyRejected("revoked"), proof=False)
+    health.probed(3, UpstreamKeyRejected("revoked"), proof=True)
     assert health.state(3) is HealthState.DISABLED
+
+
+def test_a_key_that_may_not_list_models_may_still_call_one():
+    health, _ = make_health()
+    eject(health)
+    health.probed(1, UpstreamKeyRejected("missing scope"), proof=False)
+    assert health.state(1) is HealthState.OPEN
 
 
 class HealthMachine(RuleBasedStateMachine):

@@ -113,7 +113,7 @@ def test_silence_and_a_refused_key_are_found():
         await prober.probe()
         assert [(f.outcome, f.duration) for f in meter.of(ProbeFinished)] == [("UpstreamTimeout", 5)]
         assert health.state(6) is HealthState.OPEN
-        prober, health, _ = probing(refused)
+        prober, health, _ = probing(refused, kind="token", paid_per_hour=1)
         await prober.probe()
         assert health.state(6) is HealthState.DISABLED
 

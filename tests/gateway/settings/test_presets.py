@@ -10,7 +10,9 @@ from gateway.settings import LocalProvider, Preset, Provider, presets
 from gateway.upstreams.terms import context_window_of
 
 ROOT = Path(__file__).parents[3]
-SERVICES = "azure cloudflare deepseek gemini groq huggingface mistral nvidia openai openrouter qwen together"
+SERVICES = """
+    anthropic azure cloudflare deepseek gemini groq huggingface mistral nvidia openai openrouter qwen together
+"""
 SERVERS = "jan llama.cpp lm-studio local mlx ollama openvino sglang tensorrt-llm tgi vllm"
 NAMES = {*SERVICES.split(), *SERVERS.split()}
 
