@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
-from gateway.stores.database import AWAY
+from gateway.stores.database import AWAY, reason
 from gateway.stores.redis import Nudges
 from policies.ports import Clock
 
@@ -65,7 +65,9 @@ class Changes:
             await asyncio.gather(*giving, self.follow())
         except AWAY as error:
             self._nudged.set()
-            _LOG.warning("what was changed is not known here yet, the database could not be read: %s", error)
+            _LOG.warning(
+                "what was changed is not known here yet, the database could not be read: %s", reason(error)
+            )
 
     async def keep(self, every: float) -> None:
         """Follow, at the latest every so many seconds, until cancelled."""
@@ -84,4 +86,4 @@ class Changes:
                 async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
                     await self.follow()
             except AWAY as error:
-                _LOG.warning("the database could not be read, what is known stays: %s", error)
+                _LOG.warning("the database could not be read, what is known stays: %s", reason(error))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from gateway.stores.database import reason
 from gateway.stores.ledger import Entry, LedgerStore
 from policies.facts import EnergyCounted, LedgerFlushed, UsageCounted
 from policies.ports import Clock, Meter
@@ -95,7 +96,7 @@ class Ledger:
                 while await self._store.prune(self._wall_time() - self.keep):
                     await self._clock.sleep(0)
             except (SQLAlchemyError, OSError) as error:
-                _LOG.warning("old rows of the usage ledger could not be deleted: %s", _said(error))
+                _LOG.warning("old rows of the usage ledger could not be deleted: %s", reason(error))
             await self._clock.sleep(self._options.prune_every)
 
     async def close(self) -> None:
@@ -128,7 +129,7 @@ class Ledger:
             await self._store.write(batch)
         except _AWAY as error:
             if not self._away:
-                _LOG.warning("the usage ledger can't be written, entries are kept: %s", _said(error))
+                _LOG.warning("the usage ledger can't be written, entries are kept: %s", reason(error))
             self._away = True
             self._meter.emit(LedgerFlushed(written=0, dropped=0, waiting=self.waiting, away=True))
             return False
@@ -218,7 +219,3 @@ def _energies(entries: Iterable[Entry]) -> Iterable[EnergyCounted]:
         EnergyCounted(*group, energy=int(energy), wasted=int(wasted), flops=flops)
         for group, (energy, wasted, flops) in sums.items()
     ]
-
-
-def _said(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error)

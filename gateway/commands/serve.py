@@ -43,7 +43,8 @@ async def run(launch: Launch) -> None:
 
 
 async def _prepare(settings: Settings) -> FirstKeys:
-    database = open_database(settings.database.get_secret_value())
+    # A migration takes as long as it takes, here or in another gateway that this one waits for.
+    database = open_database(settings.database.get_secret_value(), command_timeout=None)
     try:
         await migrate(database)
         keys = KeyStore(database, wall_time)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.sqlite import write_ahead
-from gateway.stores.database import AWAY, PATIENCE, is_sqlite
+from gateway.stores.database import AWAY, PATIENCE, is_sqlite, reason
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x7469_6465  # "tide", in the space of PostgreSQL's advisory locks
@@ -43,7 +43,7 @@ async def migrate(engine: AsyncEngine) -> None:
     except CommandError as error:
         raise DatabaseUnusable(f"a newer release has written it ({error})") from error
     except (sqlite3.Error, *AWAY) as error:
-        raise DatabaseUnusable(str(getattr(error, "orig", None) or error)) from error
+        raise DatabaseUnusable(reason(error)) from error
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.stores.database import AWAY, metadata
+from gateway.stores.database import AWAY, metadata, reason
 from gateway.stores.uninterrupted import uninterrupted
 from policies.ports import BucketStore, Clock
 from policies.ratelimit import Bucket, Charge, Level, Verdict
@@ -103,8 +103,7 @@ class KeptQuotas:
             try:
                 await self.save()
             except AWAY as error:
-                why = getattr(error, "orig", None) or error  # without the statement
-                _LOG.warning("quotas could not be saved, it is tried again: %s", why)
+                _LOG.warning("quotas could not be saved, it is tried again: %s", reason(error))
 
     async def save(self) -> None:
         """Save what has changed since the last time."""
