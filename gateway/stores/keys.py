@@ -100,6 +100,10 @@ class Key:
         }
 
 
+class LastOwner(Exception):
+    """Without this key nobody could change who may administer."""
+
+
 def digest_of(secret: str) -> str:
     """The SHA-256 of a secret, in lower-case hex."""
     return hashlib.sha256(secret.encode()).hexdigest()
@@ -187,12 +191,17 @@ class KeyStore:
         key = await self._replace(key_id, rotated, "rotate", by)
         return None if key is None else (key, secret)
 
-    async def delete(self, key_id: str, by: Author = GATEWAY) -> bool:
-        """Delete a key; False where there was none."""
+    async def delete(self, key_id: str, by: Author = GATEWAY, *, keep_owner: bool = False) -> bool:
+        """Delete a key; False where there was none.
+
+        ``keep_owner`` raises LastOwner where no other owner's key would be left that opens anything.
+        """
         async with changing(self._engine, SUBJECT) as change:
             key = await _get(change.connection, key_id)
             if key is None:
                 return False
+            if keep_owner and key.role is Role.OWNER and not await self._has_other_owner(change, key_id):
+                raise LastOwner
             await change.connection.execute(keys.delete().where(keys.c.id == key_id))
             await self._record(change, by, "delete", key, None)
         return True
@@ -200,6 +209,11 @@ class KeyStore:
     async def _select(self, query: sa.Select[tuple[Any, ...]]) -> Sequence[Key]:
         async with self._engine.connect() as connection:
             return [_key(row) for row in await connection.execute(query)]
+
+    async def _has_other_owner(self, change: Change, key_id: str) -> bool:
+        valid = sa.or_(keys.c.expires.is_(None), keys.c.expires > self._wall_time())
+        owners = sa.select(keys.c.id).where(keys.c.role == Role.OWNER.value, valid)
+        return (await change.connection.execute(owners.where(keys.c.id != key_id))).first() is not None
 
     async def _replace(
         self, key_id: str, changed: Callable[[Key], Key], action: str, by: Author

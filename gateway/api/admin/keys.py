@@ -16,7 +16,7 @@ from gateway.keyring import require
 from gateway.serving import Serving
 from gateway.settings import DEFAULT_TIER
 from gateway.settings.units import Duration
-from gateway.stores.keys import Key, Role
+from gateway.stores.keys import Key, LastOwner, Role
 
 T = TypeVar("T")
 _CURSOR = r"^[0-9]{1,15}(\.[0-9]{1,9})?:[^\x00-\x1f\x7f]{1,200}$"
@@ -115,13 +115,11 @@ def _add_changes(routes: APIRouter, serving: Serving) -> None:
 
     @routes.delete("/{key_id}", status_code=204, summary="Delete a key", responses=documented(404, 409))
     async def delete(key_id: PathName, by: Operator) -> Response:
-        key = await find(serving, key_id)
-        require_role(by, key.role)
-        if key.role is Role.OWNER and serving.settings.admin.key is None:
-            owners = [each for each in await store.list() if each.role is Role.OWNER]
-            if len(owners) == 1:
-                raise HTTPException(409, "This is the last owner's key. Make another one first.")
-        await store.delete(key_id, by=by.author)
+        require_role(by, (await find(serving, key_id)).role)
+        try:
+            await store.delete(key_id, by=by.author, keep_owner=serving.settings.admin.key is None)
+        except LastOwner:
+            raise HTTPException(409, "This is the last owner's key. Make another one first.") from None
         await serving.changes.tell()
         return Response(status_code=204)
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from gateway.settings import Limits
 from gateway.stores.database import metadata, open_database
-from gateway.stores.keys import KeyStore, Role, digest_of
+from gateway.stores.keys import KeyStore, LastOwner, Role, digest_of
 from gateway.stores.migration import migrate
 from gateway.stores.revisions import current
 
@@ -73,6 +73,32 @@ async def test_deleting(store):
     assert await store.delete(key.id) is True
     assert await store.delete(key.id) is False
     assert await store.get(key.id) is None
+
+
+async def test_of_the_last_two_owners_that_delete_each_other_at_once_one_stays(store, other):
+    for _ in range(5):
+        first, _ = await store.create(name="a", tenant="", role=Role.OWNER)
+        second, _ = await store.create(name="b", tenant="", role=Role.OWNER)
+        results = await asyncio.gather(
+            store.delete(first.id, keep_owner=True),
+            other.delete(second.id, keep_owner=True),
+            return_exceptions=True,
+        )
+        assert sorted(map(repr, results)) == ["LastOwner()", "True"]
+        (left,) = await store.list()
+        assert await store.delete(left.id) is True
+
+
+async def test_an_owner_whose_key_has_expired_is_no_other_owner(store):
+    await store.create(name="gone", tenant="", role=Role.OWNER, expires=NOW)
+    last, _ = await store.create(name="last", tenant="", role=Role.OWNER)
+    client, _ = await store.create(name="n", tenant="t")
+    with pytest.raises(LastOwner):
+        await store.delete(last.id, keep_owner=True)
+    assert await store.get(last.id) == last
+    assert await store.delete(client.id, keep_owner=True) is True
+    await store.create(name="later", tenant="", role=Role.OWNER, expires=NOW + 1)
+    assert await store.delete(last.id, keep_owner=True) is True
 
 
 async def revision(engines):
