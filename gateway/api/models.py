@@ -35,7 +35,7 @@ def router(serving: Serving) -> APIRouter:
     )
     async def get_model(request: Request, model: str) -> dict[str, Any]:
         key = key_of(request)
-        if serving.catalogue.find(model) is None or not serving.keyring.allows(key, model):
+        if not serving.keyring.allows(key, model) or serving.catalogue.find(model) is None:
             raise model_not_found(model)
         return _model(model, serving.started)
 
