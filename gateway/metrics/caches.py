@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.registry import Collector
 
 from gateway.cache.disk import NAME as DISK
+from gateway.cache.redis import NAME as REDIS
 from gateway.cache.tiers import MEMORY, TierSize
 from gateway.metrics.series import child, tally
 from policies.facts import (
@@ -25,6 +26,11 @@ from policies.facts import (
 from policies.service import CacheState
 
 _WHY_EVICTED = ("full", "expired", "purged")
+_WHY_DROPPED = {
+    MEMORY: ("oversized",),
+    DISK: ("corrupt", "oversized", "busy", "unreachable"),
+    REDIS: ("corrupt", "oversized", "full", "busy", "unreachable"),
+}
 _AGES = (1, 10, 60, 300, 900, 3600, 4 * 3600, 86400, 3 * 86400)
 
 
@@ -69,14 +75,18 @@ class CacheSeries:
             ["tier", "why"],
             registry=registry,
         )
+        # Series whose labels are known are there from the start: a rate needs to see the first one come.
         for tier, why in product((MEMORY, DISK), _WHY_EVICTED):
-            evictions.labels(tier, why)  # there from the start: a rate needs to see the first one come
+            evictions.labels(tier, why)
         dropped = Counter(
             "tidegate_cache_dropped",
             "Answers not taken or not given: corrupt, oversized, full, busy or unreachable.",
             ["tier", "why"],
             registry=registry,
         )
+        for tier, reasons in _WHY_DROPPED.items():
+            for why in reasons:
+                dropped.labels(tier, why)
         embedded = Counter(
             "tidegate_cache_embeddings",
             "Texts whose vector the semantic cache asked an upstream for, by how that ended.",

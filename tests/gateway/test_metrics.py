@@ -12,6 +12,7 @@ from gateway.metrics.series import flush, tally
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
+    CacheDropped,
     CacheEvicted,
     CallAdmitted,
     CallFinished,
@@ -74,6 +75,19 @@ def test_evictions_are_there_before_the_first_so_that_its_rate_is_seen(metrics):
     assert value(metrics, "tidegate_cache_evictions_total", tier="memory", why="full") == 3
 
 
+@pytest.mark.parametrize(
+    ("tier", "why"),
+    [("memory", "oversized"), ("disk", "corrupt"), ("redis", "unreachable"), ("redis", "full")],
+)
+def test_dropped_answers_are_there_before_the_first(metrics, tier, why):
+    name = "tidegate_cache_dropped_total"
+    before = {labels for series, labels in samples(metrics) if series == name}
+    assert value(metrics, name, tier=tier, why=why) == 0
+    metrics.emit(CacheDropped(tier, why))
+    assert value(metrics, name, tier=tier, why=why) == 1
+    assert {labels for series, labels in samples(metrics) if series == name} == before
+
+
 def test_a_call_without_an_answer_has_no_first_token(metrics):
     metrics.emit(finished(make_call(route="m"), "UpstreamBusy", first_event=None))
     assert value(metrics, "tidegate_requests_total", operation="chat", model="m", outcome="UpstreamBusy") == 1
@@ -100,6 +114,15 @@ def test_a_tiers_calls_are_told_by_who_is_to_blame(metrics, outcome, blame):
         for who in ("nobody", "caller", "gateway", "upstream")
     }
     assert found == {who: float(who == blame) for who in found}
+
+
+def test_a_tier_is_told_of_before_its_first_call(metrics):
+    name = "tidegate_tier_requests_total"
+    metrics.observe([], {}, (Counter(pro=0), Counter(pro=0)), {})
+    assert value(metrics, name, tier="pro", blame="upstream") == 0
+    metrics.emit(finished(make_call(route="m", tier="pro"), "UpstreamBusy", first_event=None))
+    metrics.observe([], {}, (Counter(pro=0), Counter(pro=0)), {})
+    assert value(metrics, name, tier="pro", blame="upstream") == 1
 
 
 def test_a_streams_tokens_are_timed_from_the_first_on(metrics):

@@ -4,6 +4,8 @@ from panels import Board, Panel, Query, figure
 
 from boards.queries import ASKED, HITS, or_zero, quantile, rate
 
+EMBEDDED = "tidegate_cache_embeddings_total"
+
 BOARD = Board(
     "cache",
     "cache",
@@ -44,9 +46,18 @@ BOARD = Board(
             "Let go and not taken",
             [
                 Query(rate("tidegate_cache_evictions_total", "tier, why"), "{{tier}}: {{why}}"),
-                Query(or_zero(rate("tidegate_cache_dropped_total")), "not taken or not given"),
+                Query(rate("tidegate_cache_dropped_total"), "not taken or not given"),
             ],
             "reqps",
+        ),
+        Panel(
+            "Texts embedded by an upstream",
+            [
+                Query(or_zero(rate(f'{EMBEDDED}{{outcome="ok"}}')), "embedded"),
+                Query(or_zero(rate(f'{EMBEDDED}{{outcome!="ok"}}')), "not embedded"),
+            ],
+            "reqps",
+            about="For the semantic cache. A prompt that isn't embedded goes on as after a miss.",
         ),
     ],
 )
