@@ -133,7 +133,7 @@ class Upstream(Process):
 
     def seen_all(self) -> list[dict[str, Any]]:
         """Everything that it saw."""
-        seen: list[dict[str, Any]] = httpx.get(f"{self.url}/_seen", verify=_NO_TLS).json()
+        seen: list[dict[str, Any]] = httpx.get(f"{self.url}/_seen", timeout=PATIENCE, verify=_NO_TLS).json()
         return seen
 
     def body(self, request_id: str) -> dict[str, Any]:
@@ -159,11 +159,14 @@ class Upstream(Process):
 
     def behave(self, model: str, behaviour: str | None) -> None:
         """Have a model behave as another name says; None takes that back."""
-        httpx.post(f"{self.url}/_behave", json={"model": model, "as": behaviour}, verify=_NO_TLS)
+        self._tell("_behave", {"model": model, "as": behaviour})
 
     def release(self, model: str) -> None:
         """Have those go on who are held at a model, and hold nobody there any more."""
-        httpx.post(f"{self.url}/_release", json={"model": model}, verify=_NO_TLS)
+        self._tell("_release", {"model": model})
+
+    def _tell(self, what: str, body: dict[str, Any]) -> None:
+        httpx.post(f"{self.url}/{what}", json=body, timeout=PATIENCE, verify=_NO_TLS).raise_for_status()
 
 
 @contextmanager
@@ -196,8 +199,9 @@ class Gateway(Process):
         return [child for child in children_of(self.pid) if b"gateway.worker" in _command_line(child)]
 
     def access_log(self) -> list[dict[str, Any]]:
-        """The lines of its access log so far."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith('{"time"')]
+        """The lines of its access log so far, without one that is just being written."""
+        whole, _, _ = self.log().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith('{"time"')]
 
 
 def settings(upstream_url: str, database: Path, **sections: Any) -> dict[str, Any]:
