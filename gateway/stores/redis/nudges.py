@@ -12,26 +12,28 @@ from policies.ports import Clock
 
 _CHANNEL = "tidegate:changes"
 _REST = 1.0
-_PATIENCE = 0.25
-"""What whoever changed something waits for the server at most, in seconds."""
 
 
 class Nudges:
     """``owner`` is a name that no other process has: nobody hears their own word.
 
     After ``silence`` seconds the server is asked whether it is still there, and given as long to answer.
+    Whoever changed something waits ``patience`` seconds for it at most.
     """
 
-    def __init__(self, client: Client, owner: str, *, clock: Clock, silence: float = 15.0) -> None:
+    def __init__(
+        self, client: Client, owner: str, *, clock: Clock, silence: float = 15.0, patience: float = 0.25
+    ) -> None:
         self._client = client
         self._owner = owner.encode()
         self._clock = clock
         self._silence = silence
+        self._patience = patience
 
     async def give(self) -> None:
         """Tell the others that something has changed."""
         with suppress(*AWAY):  # they will find it by themselves
-            async with self._clock.timeout_at(self._clock.now() + _PATIENCE):
+            async with self._clock.timeout_at(self._clock.now() + self._patience):
                 await self._client.execute_command("PUBLISH", _CHANNEL, self._owner)
 
     async def hear(self, heard: Callable[[], object]) -> None:
