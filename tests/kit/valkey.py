@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import redis
 from redis.asyncio import Redis
 
 from tests.kit.ports import free_port
@@ -90,6 +91,11 @@ class ValkeyServer:
         """Have it answer again, also what it was asked meanwhile."""
         assert self.popen is not None
         self.popen.send_signal(signal.SIGCONT)
+
+    def answer(self) -> None:
+        """Wait, and keep the event loop waiting, until it has answered; it does so in order."""
+        with redis.Redis(port=self.port) as client:
+            client.ping()
 
     def kill(self) -> None:
         """As kill -9 does: what it held is lost."""

@@ -86,7 +86,7 @@ async def test_sentinel_finds_the_master_and_the_next_one(start, tmp_path):
     config = tmp_path / "sentinel.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor mymaster 127.0.0.1 {first.port} 1\n"
-        "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 2000\n"
+        "sentinel down-after-milliseconds mymaster 600000\nsentinel failover-timeout mymaster 2000\n"
     )
     with (tmp_path / "sentinel.log").open("wb") as log:
         watching = subprocess.Popen([valkey.binary(), str(config), "--sentinel"], stdout=log, stderr=log)
@@ -101,8 +101,10 @@ async def test_sentinel_finds_the_master_and_the_next_one(start, tmp_path):
         sentinel = connect(f"redis://127.0.0.1:{port}", timeout=5)
         while (await sentinel.sentinel_master("mymaster"))["num-slaves"] < 1:
             await asyncio.sleep(0.1)
+        await replicated(first, second)
+        first.kill()  # only now is it taken for dead soon: until here a slow machine would do for that
+        await sentinel.sentinel_set("mymaster", "down-after-milliseconds", 1000)
         await sentinel.aclose()
-        first.kill()
         await retried(store.probe)
         await client.connection_pool.disconnect()
         assert (await client.info("replication"))["role"] == "master"
@@ -111,6 +113,17 @@ async def test_sentinel_finds_the_master_and_the_next_one(start, tmp_path):
         watching.kill()
         watching.wait()
         await store.aclose()
+        await client.aclose()
+
+
+async def replicated(master, replica):
+    """Wait until the replica has all that was written."""
+    clients = [connect(server.url, timeout=5) for server in (master, replica)]
+    written, read = [await client.info("replication") for client in clients]
+    while read["slave_repl_offset"] < written["master_repl_offset"]:
+        await asyncio.sleep(0.05)
+        read = await clients[1].info("replication")
+    for client in clients:
         await client.aclose()
 
 
