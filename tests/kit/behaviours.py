@@ -5,9 +5,11 @@ streamed answer understands:
 
     tokens=12    how many tokens the answer has
     first=0      seconds of silence before anything is sent
-    comments=0   seconds of keep-alive before the answer: comments in a stream, blank lines before a body
+    comments=0   seconds of keep-alive before the answer, at most until its model is released:
+                 comments in a stream, blank lines before a body
     gap=0        seconds between tokens
-    held         after how many tokens "ok" falls silent until its model is released; 0 sends no head before
+    held         after how many tokens "ok" falls silent until its model is released; 0 sends no head before,
+                 and does so in every stream
     split=0      write the stream in pieces of so many bytes, whatever they cut
     crlf=0       1 ends lines with CR LF
     done=1       0 leaves out [DONE]
@@ -98,6 +100,7 @@ class Stream:
     async def open(self, *, chunked: bool = True) -> None:
         """Wait as long as asked and send the head."""
         visit = self._visit
+        await visit.hold(0)
         await asyncio.sleep(visit.number("first", 0))
         await visit.answer.begin(self._kind, chunked=chunked)
         await _keep_alive(visit, b": keep-alive" + 2 * self._line_end)
@@ -153,7 +156,7 @@ class Stream:
 async def _keep_alive(visit: Visit, line: bytes) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + visit.number("comments", 0)
-    while loop.time() < until:
+    while loop.time() < until and not released(visit.shared).is_set():
         await visit.answer.piece(line)
         await asyncio.sleep(_KEEP_ALIVE_INTERVAL)
 
@@ -188,7 +191,6 @@ async def ok(visit: Visit) -> None:
         await _whole(visit, [message] * choices, len(tokens))
         return
     stream = Stream(visit)
-    await visit.hold(0)
     await stream.open()
     for index in range(choices):
         await stream.role(index)
