@@ -29,12 +29,15 @@ def models(gateway):
     return answer and {model["id"] for model in answer.json()["data"]}
 
 
-def rewrite(gateway, **sections):
+def write(gateway, text):
     """Change the configuration's file, as an editor does: a new file in the old one's place."""
-    config = {**yaml.safe_load(gateway.config.read_text()), **sections}
     fresh = gateway.config.with_suffix(".new")
-    fresh.write_text(yaml.safe_dump(config))
+    fresh.write_text(text)
     fresh.replace(gateway.config)
+
+
+def rewrite(gateway, **sections):
+    write(gateway, yaml.safe_dump({**yaml.safe_load(gateway.config.read_text()), **sections}))
 
 
 def routes(*names):
@@ -90,7 +93,7 @@ def test_a_declared_key_comes_and_goes_with_the_file(pair):
 def test_a_bad_file_leaves_the_old_one_running_and_says_why(pair):
     good = pair.config.read_text()
     before = models(pair)
-    pair.config.write_text(good + "\nmodles: {}\n")
+    write(pair, good + "\nmodles: {}\n")
     try:
         with pair.admin() as admin:
             refused = admin.post("/admin/reload")
@@ -104,7 +107,7 @@ def test_a_bad_file_leaves_the_old_one_running_and_says_why(pair):
         replace(pair, pair.workers()[0])
         assert_models(pair, *before)
     finally:
-        pair.config.write_text(good)
+        write(pair, good)
 
 
 def counted(gateway, name, **labels):
