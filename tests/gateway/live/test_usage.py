@@ -462,5 +462,5 @@ def test_metrics_count_what_the_ledger_has(client, admin):
     now = metric("tidegate_usage_cost_dollars_total", model="fake/*", tier="default")
     assert now - cost == pytest.approx(DOLLARS)
     assert metric("tidegate_energy_joules_total", **series) - energy == pytest.approx(JOULES)
-    assert metric("tidegate_ledger_rows_written_total") > 0
-    assert metric("tidegate_ledger_rows_waiting") == 0
+    eventually(lambda: metric("tidegate_ledger_rows_written_total") > 0)
+    eventually(lambda: metric("tidegate_ledger_rows_waiting") == 0)
