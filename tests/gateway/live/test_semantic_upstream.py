@@ -28,39 +28,41 @@ def upstream(tmp_path_factory):
         yield running
 
 
+class Asking:
+    """A gateway whose vectors come from the upstream, as it is asked."""
+
+    def __init__(self, gateway):
+        self.gateway = gateway
+
+    def ask(self, text):
+        body = {"model": "near/ok", "temperature": 0, "messages": [{"role": "user", "content": text}]}
+        identity = new_id()
+        with self.gateway.client() as client:
+            response = client.post(CHAT, json=body, headers={"x-request-id": identity})
+        assert response.status_code == 200, response.text
+        return response.headers["x-tidegate-cache"], identity
+
+    def rows(self, identity):
+        with self.gateway.admin() as admin:
+            return admin.get("/admin/usage/requests", params={"request_id": identity}).json()
+
+    def entered(self, identity, count):
+        """Its rows once there are so many."""
+        rows = self.rows(identity)
+        return rows if len(rows) >= count else None
+
+    def metric(self, series):
+        with self.gateway.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(series))
+
+
 @pytest.fixture(scope="module")
 def launched(upstream, tmp_path_factory):
-    """A gateway whose vectors come from the upstream, and a way to ask it."""
-
-    class Launched:
-        def __init__(self, gateway):
-            self.gateway = gateway
-
-        def ask(self, text):
-            body = {"model": "near/ok", "temperature": 0, "messages": [{"role": "user", "content": text}]}
-            identity = new_id()
-            with self.gateway.client() as client:
-                response = client.post(CHAT, json=body, headers={"x-request-id": identity})
-            assert response.status_code == 200, response.text
-            return response.headers["x-tidegate-cache"], identity
-
-        def rows(self, identity):
-            with self.gateway.admin() as admin:
-                return admin.get("/admin/usage/requests", params={"request_id": identity}).json()
-
-        def entered(self, identity, count):
-            """Its rows once there are so many."""
-            rows = self.rows(identity)
-            return rows if len(rows) >= count else None
-
-        def metric(self, series):
-            with self.gateway.client() as client:
-                lines = client.get("/metrics").text.splitlines()
-            return sum(float(line.split()[-1]) for line in lines if line.startswith(series))
-
+    """One whose calls wait for their vectors, as long as a busy machine takes."""
     folder = tmp_path_factory.mktemp("gateway")
-    with processes.gateway(folder, config(upstream, folder)) as running:
-        yield Launched(running)
+    with processes.gateway(folder, config(upstream, folder, embeddings_timeout="20s")) as running:
+        yield Asking(running)
         assert "Traceback" not in running.log(), running.log()
 
 
@@ -86,17 +88,20 @@ def test_vectors_find_answers(launched):
     eventually(lambda: launched.ask(f"What's the way to sort a Python list?{new_id()[-1]}")[0] == "semantic")
 
 
-def test_a_slow_embedder_holds_no_call_up_until_it_answers(launched, upstream):
+def test_a_slow_embedder_holds_no_call_up_until_it_answers(upstream, tmp_path):
     """Its answer is still open when the calls have theirs; and it is asked one thing at a time."""
-    upstream.behave(EMBEDDER, "silence")
-    before = len(embeddings(upstream))
-    for number in range(5):
-        assert launched.ask(f"slow {number}")[0] == "miss"
-        assert embeddings(upstream)[-1]["end"] is None
-    assert len(embeddings(upstream)) == before + 1
-    upstream.behave(EMBEDDER, None)
-    number = iter(range(1000))
-    eventually(lambda: launched.ask(f"the same thing{' ' * next(number)}")[0] == "semantic")
+    with processes.gateway(tmp_path, config(upstream, tmp_path)) as running:
+        asking = Asking(running)
+        upstream.behave(EMBEDDER, "silence")
+        before = len(embeddings(upstream))
+        for number in range(5):
+            assert asking.ask(f"slow {number}")[0] == "miss"
+            assert embeddings(upstream)[-1]["end"] is None
+        assert len(embeddings(upstream)) == before + 1
+        upstream.behave(EMBEDDER, None)
+        number = iter(range(1000))
+        eventually(lambda: asking.ask(f"the same thing{' ' * next(number)}")[0] == "semantic")
+        assert "Traceback" not in running.log(), running.log()
 
 
 def test_an_embedder_that_is_not_there_at_all(upstream, tmp_path):
