@@ -9,6 +9,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.kit import processes
 from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, UPSTREAM_KEY, eventually
+from tests.kit.workers import each, status
 
 expect.set_options(timeout=processes.PATIENCE * 1000)
 FREE_KEY = "tg-test-free-key-0123456789"
@@ -61,7 +62,7 @@ def keys(gateway):
             for role in ("viewer", "operator")
         }
     for key in made.values():
-        eventually(lambda key=key: known_everywhere(gateway, key))
+        known_everywhere(gateway, key)
     return made
 
 
@@ -73,12 +74,9 @@ def events(answer):
 
 
 def known_everywhere(gateway, key):
-    """Whether the key opens the admin API, whichever worker a connection meets."""
-    for _ in range(8):
-        with gateway.client(key) as client:
-            if client.get("/admin/models").status_code != 200:
-                return False
-    return True
+    """Wait until the key opens the admin API at each worker."""
+    for _ in each(gateway):
+        eventually(lambda: status(gateway, key, "/admin/models") == 200)
 
 
 @pytest.fixture(scope="module")  # while it runs, no other event loop can run in this thread

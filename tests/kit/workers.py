@@ -46,7 +46,7 @@ def get(gateway: Gateway, key: str, path: str = "/v1/models") -> httpx.Response 
         return None
 
 
-def status(gateway: Gateway, key: str) -> int | None:
+def status(gateway: Gateway, key: str, path: str = "/v1/models") -> int | None:
     """What a key is answered with, if anybody answers."""
-    response = get(gateway, key)
+    response = get(gateway, key, path)
     return None if response is None else response.status_code
