@@ -6,6 +6,8 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -88,14 +90,24 @@ class Book:
 
 
 @pytest.fixture
-def launched(launch, upstream):
+def file(tmp_path):
+    """The database's, in memory where it can be: for how late a disk is, no test can make allowances."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder) / "keys.db"
+
+
+@pytest.fixture
+def launched(upstream, file, tmp_path):
     """Start a gateway whose answers have a price, by ``server``'s settings."""
 
     def run(**server):
         prices = {"*": {"input": 2, "output": 8}}
         url, key = f"{upstream.url}/v1", processes.UPSTREAM_KEY
         provider = {"preset": "vllm", "base_url": url, "api_key": key, "prices": prices}
-        return launch(providers={"up": provider}, server=server)
+        return processes.gateway(
+            tmp_path, processes.settings(upstream.url, file, providers={"up": provider}, server=server)
+        )
 
     return run
 
@@ -113,10 +125,10 @@ def assert_only_last_seconds_are_lost(book, crowd, *kills):
     assert not old, f"{len(old)} of {len(crowd.answered)} lost, at {old[:5]}; kills at {kills}"
 
 
-def test_a_killed_worker_takes_at_most_its_last_second_along(launched, tmp_path):
+def test_a_killed_worker_takes_at_most_its_last_second_along(launched, file):
     with launched(workers=2) as gateway:
         eventually(lambda: len(gateway.workers()) == 2)
-        book = Book(tmp_path / "keys.db")
+        book = Book(file)
         crowd, kills = Crowd(gateway), []
         with crowd.asking():
             for _ in range(2):
@@ -131,7 +143,7 @@ def test_a_killed_worker_takes_at_most_its_last_second_along(launched, tmp_path)
         book.assert_sound()
 
 
-def test_a_killed_gateway_takes_at_most_its_last_second_along(launched, tmp_path):
+def test_a_killed_gateway_takes_at_most_its_last_second_along(launched, file):
     with launched(workers=2) as gateway:
         eventually(lambda: len(gateway.workers()) == 2)
         crowd = Crowd(gateway)
@@ -141,7 +153,7 @@ def test_a_killed_gateway_takes_at_most_its_last_second_along(launched, tmp_path
             for process in [gateway.pid, *descendants(gateway.pid)]:
                 with suppress(ProcessLookupError):  # its counters' server ends by itself when it does
                     os.kill(process, signal.SIGKILL)
-        book = Book(tmp_path / "keys.db")
+        book = Book(file)
         assert_only_last_seconds_are_lost(book, crowd, killed)
         book.assert_sound()
     with launched() as again, again.client() as client:
@@ -151,23 +163,23 @@ def test_a_killed_gateway_takes_at_most_its_last_second_along(launched, tmp_path
     book.assert_sound()
 
 
-def test_a_gateway_that_is_stopped_loses_nothing(launched, tmp_path):
+def test_a_gateway_that_is_stopped_loses_nothing(launched, file):
     with launched(workers=2) as gateway:
         crowd = Crowd(gateway)
         with crowd.asking():
             crowd.served(100)
         gateway.signal(signal.SIGTERM)
         assert gateway.wait() == 0
-    book = Book(tmp_path / "keys.db")
+    book = Book(file)
     assert set(crowd.answered) <= set(book.requests())
     book.assert_sound()
 
 
-def test_while_the_database_is_locked_requests_are_answered_and_kept(launched, tmp_path):
+def test_while_the_database_is_locked_requests_are_answered_and_kept(launched, file):
     with launched() as gateway:
-        book = Book(tmp_path / "keys.db")
+        book = Book(file)
         crowd = Crowd(gateway)
-        with closing(sqlite3.connect(tmp_path / "keys.db", isolation_level=None)) as holder, crowd.asking():
+        with closing(sqlite3.connect(file, isolation_level=None)) as holder, crowd.asking():
             crowd.served(20)
             holder.execute("BEGIN IMMEDIATE")
             gateway.line_with("the usage ledger can't be written, entries are kept: .*locked")
