@@ -9,7 +9,6 @@ from gateway.bench.sample import Sample
 from gateway.bench.slo import Slo
 
 PERCENTILES = (50, 90, 95, 99)
-_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def summarize(samples: Sequence[Sample], seconds: float, slo: Slo | None) -> Sum
         sent=len(samples),
         answered=len(whole),
         errors=dict(errors.most_common()),
-        truncated=sum(bool(sample.fault) and sample.status == _OK for sample in samples),
+        truncated=sum(bool(sample.fault) and sample.first is not None for sample in samples),
         postponed=sum(sample.postponed for sample in samples),
         prompt_tokens=sum(sample.prompt_tokens for sample in whole),
         output_tokens=sum(sample.output_tokens for sample in whole),

@@ -1,6 +1,7 @@
 """Carries a plan out over the network."""
 
 from collections.abc import Callable
+from json import JSONDecodeError
 from random import Random
 
 import aiohttp
@@ -33,7 +34,7 @@ async def first_model(url: str, key: str | None) -> str:
             return str((await response.json(content_type=None))["data"][0]["id"])
     except (aiohttp.ClientError, TimeoutError, aiohttp.InvalidURL) as error:
         raise ValueError(f"can't reach {url}: {error or 'no answer within 10 s'}") from None
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, JSONDecodeError, UnicodeDecodeError):
         raise ValueError(f"{url}/models lists no model") from None
 
 

@@ -28,6 +28,20 @@ def headers(key: str | None) -> dict[str, str]:
 
 
 def api_of(url: str) -> str:
-    """The API's base for what people write: the server, its /v1, or the whole address of the chats."""
+    """The API's base for what people write: the server, its /v1, or the whole address of the chats.
+
+    ValueError for what is no address.
+    """
     base = url.rstrip("/").removesuffix(CHATS)
+    if not _is_address(base):
+        raise ValueError(f"{url}: write the server's address, such as http://127.0.0.1:8080")
     return base if urlsplit(base).path.strip("/") else f"{base}/v1"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in {"http", "https"} and bool(host) and parts.port != 0
+    except ValueError:  # brackets, a port or a part of a name that can't be
+        return False

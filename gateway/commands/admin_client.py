@@ -33,16 +33,16 @@ class AdminClient:
     def get_pages(self, path: str, params: dict[str, str]) -> list[Any]:
         """The items of a list that comes in pages."""
         response = self._send("GET", path, params=params)
-        items: list[Any] = response.json()
+        items: list[Any] = self._json(response)
         while following := response.links.get("next"):
             response = self._send("GET", following["url"])
-            items += response.json()
+            items += self._json(response)
         return items
 
     def get_state(self, path: str) -> tuple[Any, str] | None:
         """What is at ``path`` with its ETag; None where there is nothing."""
         response = self._send("GET", path, allowed=(404,))
-        return None if response.is_error else (response.json(), response.headers["etag"])
+        return None if response.is_error else (self._json(response), response.headers["etag"])
 
     def post(self, path: str, body: dict[str, Any], params: dict[str, str] | None = None) -> Any:
         """Send ``body``; the answer's JSON."""
@@ -67,7 +67,7 @@ class AdminClient:
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         response = self._send(method, path, **options)
-        return response.json() if response.content else None
+        return self._json(response) if response.content else None
 
     def _send(
         self,
@@ -81,11 +81,17 @@ class AdminClient:
         sent = {**self._headers, **(headers or {})}
         try:
             response = httpx.request(method, self._url + path, headers=sent, **options)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             fail(f"can't reach {self._url}: {error}")
-        if response.is_error and response.status_code not in allowed:
+        if not response.is_success and response.status_code not in allowed:
             fail(_detail(response))
         return response
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            fail(f"{self._url} doesn't answer as a gateway does")
 
 
 def _detail(response: httpx.Response) -> str:
@@ -99,6 +105,8 @@ def require(admin_key: str | None) -> str:
     """The key, or an end with a word on where to find it."""
     if not admin_key:
         fail("no admin key: give --admin-key or set TIDEGATE_ADMIN_KEY (it was printed at the first start)")
+    if not admin_key.isascii():
+        fail("the admin key can't be sent: it has characters beyond ASCII")
     return admin_key
 
 

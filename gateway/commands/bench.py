@@ -95,15 +95,13 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a command
 
     if rate is not None and concurrency is not None:
         raise typer.BadParameter("give --rate (open loop) or --concurrency (closed loop), not both")
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url}: begin it with http:// or https://")
     if picture is not None and picture.suffix != ".svg":
         raise typer.BadParameter("the picture is an SVG: give it a name that ends with .svg")
     if requests is None and lasting is None:
         requests = _REQUESTS
     pace = ClosedLoop(concurrency or _CONCURRENCY) if rate is None else OpenLoop(rate)
     plan = Plan(pace, requests, lasting, prompt_tokens, output_tokens, seed)
-    api = api_of(url)
+    api = _as(api_of)(url)
     if model is None:
         try:
             model = asyncio.run(runner.first_model(api, key))

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from tests.kit.processes import CLIENT_KEY, PATIENCE, ROOT, eventually
+from tests.kit.processes import ADMIN_KEY, CLIENT_KEY, PATIENCE, ROOT, eventually
 
 WIDE = {"NO_COLOR": "1", "COLUMNS": "200"}
 
@@ -66,6 +66,7 @@ FAULTS = [
     ("malformed:at=2", "malformed chunk", 4),
     ("status:code=500", "HTTP 500", 0),
     ("nonsense", "HTTP 404 model_not_found", 0),
+    ("html", "not a stream but text/html", 0),
 ]
 
 
@@ -124,8 +125,20 @@ def test_a_wrong_option_is_exit_code_2(argv, word):
     assert word in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_an_address_without_http_is_exit_code_2():
-    assert run("127.0.0.1:8080", "--model", "x").exit_code == 2
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "http://", "http://[::1", "http://127.0.0.1:99999", "http://a..b"]
+)
+def test_what_is_no_address_is_exit_code_2(url):
+    done = run(url, "--model", "x")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "write the server's address" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_server_that_is_no_api_is_told_in_one_line(gateway):
+    page = f"{gateway.url}/dashboard?"  # HTML, whatever comes behind the question mark
+    done = run(page, TIDEGATE_KEY=ADMIN_KEY)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"tidegate: {page}/models lists no model\n"
 
 
 def test_ctrl_c_reports_what_came_until_then(upstream):

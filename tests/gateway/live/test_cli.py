@@ -118,6 +118,8 @@ WRONG = [
     (["keys", "list"], {"TIDEGATE_ADMIN_KEY": CLIENT_KEY}, "admin API"),
     (["keys", "list"], {"TIDEGATE_URL": "http://127.0.0.1:9"}, "can't reach"),
     (["keys", "list"], {"TIDEGATE_URL": "nonsense"}, "can't reach"),
+    (["keys", "list"], {"TIDEGATE_URL": "http://a..b"}, "can't reach"),
+    (["keys", "list"], {"TIDEGATE_ADMIN_KEY": "schlüssel"}, "ASCII"),
 ]
 
 
@@ -129,6 +131,16 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(gateway, argv, environ, wor
     (line,) = done.stderr.splitlines()
     assert line.startswith("tidegate: ")
     assert word in line
+
+
+@pytest.mark.parametrize(
+    "argv", [["keys", "list"], ["tiers", "list"], ["tiers", "set", "x", "--weight", "2"]]
+)
+def test_a_server_that_is_no_gateway_is_told_in_one_line(gateway, argv):
+    page = f"{gateway.url}/dashboard?"  # HTML, whatever comes behind the question mark
+    done = CliRunner().invoke(app, argv, env={"TIDEGATE_URL": page, "TIDEGATE_ADMIN_KEY": ADMIN_KEY})
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"tidegate: {page} doesn't answer as a gateway does\n"
 
 
 @pytest.mark.parametrize("argv", [["keys", "lst"], ["nonsense"], ["serve", "--workers", "0"]])

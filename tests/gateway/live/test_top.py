@@ -84,6 +84,7 @@ def test_a_picture_loads_nothing(gateway, viewer, tmp_path):
         (None, "tga-wrong", "unknown"),
         ("http://127.0.0.1:9", ADMIN_KEY, "can't reach"),
         ("nonsense", ADMIN_KEY, "can't reach"),
+        (None, "schlüssel", "ASCII"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_exit_code_1(gateway, url, key, word):
