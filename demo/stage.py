@@ -68,12 +68,13 @@ def _watching(target: str) -> dict[str, Any]:
 
 
 def _free(wanted: int) -> int:
-    """The port that is wanted, or a free one in its place."""
+    """The port that is wanted, or a free one in its place; 0 wants any."""
+    if not wanted:
+        return free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
         except OSError:
             return free_port()
-        port: int = probe.getsockname()[1]
-        return port
+    return wanted

@@ -194,11 +194,15 @@ class Scene:
     def good_saw(self, got: Got) -> list[dict[str, Any]]:
         return self._good.seen(got.id)
 
+    def bad_ended(self, got: Got) -> str:
+        """Wait until the first of them is done with a call; how that ended."""
+        return str(self._bad.ended(got.id)["end"])
+
     def saw(self, got: Got) -> tuple[int, int]:
         """How many attempts reached each of them for one call."""
         return len(self.bad_saw(got)), len(self.good_saw(got))
 
 
 def gaps(seen: list[dict[str, Any]]) -> list[float]:
-    """Seconds from the end of each attempt to the beginning of the next."""
-    return [later["arrived"] - earlier["ended"] for earlier, later in pairwise(seen)]
+    """Seconds from the beginning of each attempt to that of the next, which are told before any answer."""
+    return [later["arrived"] - earlier["arrived"] for earlier, later in pairwise(seen)]

@@ -75,10 +75,10 @@ def test_silence_is_given_up_at_its_first_timeout(scene, fault, family, stream):
     got = at.ask(stream=stream)
     got.is_whole()
     assert at.saw(got) == (1, 1)
-    (silent,), (answered,) = at.bad_saw(got), at.good_saw(got)
     limit = FIRST_TOKEN if stream else UNARY
-    assert limit - 0.1 < answered["arrived"] - silent["arrived"] < limit + LATE
-    assert silent["end"] == "disconnected"
+    assert got.seconds >= limit
+    assert got.waited < limit + LATE
+    assert at.bad_ended(got) == "disconnected"
 
 
 @both_kinds
@@ -136,7 +136,8 @@ def test_alone_a_busy_one_is_asked_again_after_a_while(scene, fault, stream):
     got = at.ask(stream=stream)
     got.is_whole()
     (gap,) = gaps(at.bad_saw(got))
-    assert 0.5 < gap < 0.5 + 1 + 1 + LATE
+    assert gap > 0.5
+    assert got.waited < 0.5 + 1 + 1 + LATE
 
 
 @pytest.mark.parametrize("form", ["seconds", "ms", "date"])
@@ -147,7 +148,8 @@ def test_retry_after_is_waited_for(scene, form):
     got.is_whole()
     (gap,) = gaps(at.bad_saw(got))
     least = after - 1 if form == "date" else after  # a date has whole seconds
-    assert least <= gap < after + 1 + LATE
+    assert gap >= least
+    assert got.waited < after + 1 + LATE
 
 
 def test_attempts_are_few_and_spaced(scene):
@@ -181,7 +183,7 @@ def test_a_daily_cap_blocks_until_its_reset(scene):
         got = at.ask(stream=False)
     got.is_whole()
     (served,) = at.bad_saw(got)
-    assert served["arrived"] - refused["ended"] >= 2
+    assert served["arrived"] - refused["arrived"] >= 2
 
 
 @both_kinds
@@ -260,8 +262,7 @@ def test_whoever_answers_is_named(scene, bad, good, stream):
 
 
 @both_kinds
-@pytest.mark.parametrize("family", ["alone", "pair"])
-def test_long_queueing_is_survivable_by_configuration(scene, family, stream):
+def test_long_queueing_is_survivable_by_configuration(scene, stream):
     queueing = f"ok:tokens={TOKENS},comments=2.5"
     at = scene("patient").set(queueing, GOOD)
     got = at.ask(stream=stream)
@@ -269,4 +270,4 @@ def test_long_queueing_is_survivable_by_configuration(scene, family, stream):
     assert at.saw(got) == (1, 0)
     assert got.seconds > 2.5
     if stream:
-        assert len(got.comments) >= 5, "the client was left in silence"
+        assert len(got.comments) >= 2, "the client was left in silence"

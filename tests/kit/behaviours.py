@@ -276,10 +276,12 @@ async def cut(visit: Visit) -> None:
 async def _break_off(visit: Visit, how: str) -> None:
     if how in {"clean", "done"}:
         await visit.answer.end()
-    elif how == "fin":
+        return
+    await visit.answer.read()
+    await asyncio.sleep(0.05)  # what was read from a connection is lost with it until it was looked at
+    if how == "fin":
         visit.answer.close()
     else:
-        await asyncio.sleep(0.05)  # an RST overtakes what still waits to be read
         visit.answer.reset()
 
 

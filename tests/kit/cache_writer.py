@@ -5,6 +5,7 @@ reads it can tell; it doesn't compress, so that writes are long.
 """
 
 import asyncio
+import itertools
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -35,11 +36,12 @@ def open_tier(path: Path) -> DiskTier:
 async def main(path: Path, seed: int) -> None:
     rng = Random(seed)
     tier = open_tier(path)
-    print("writing", flush=True)  # noqa: T201 - what the killer waits for
-    while True:
+    for count in itertools.count():
         name = key(rng.randrange(KEYS))
         data = body(name, rng.randrange(64, 60_000))
         await tier.put(Kept(CachedAnswer(name, "=t", "m", "up", "m", 1e9, data), 1e9 + KEEP))
+        if count == 0:
+            print("writing", flush=True)  # noqa: T201 - what the killer waits for
 
 
 if __name__ == "__main__":

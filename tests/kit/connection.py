@@ -8,7 +8,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
+
+_CONNECTIONS = Path("/proc/net/tcp")
+_POLL = 0.005
 
 
 class Broken(Exception):
@@ -96,6 +100,12 @@ class Answer:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def read(self) -> None:
+        """Wait until the other side, on this machine too, has taken all that was sent from its socket."""
+        us, them = (_as_listed(self.writer.get_extra_info(name)) for name in ("sockname", "peername"))
+        while _waiting_to_be_read(them, us):
+            await asyncio.sleep(_POLL)
+
     def close(self) -> None:
         """End the connection with a FIN. Raises ``Broken``."""
         self.writer.close()
@@ -108,6 +118,20 @@ class Answer:
         )
         self.writer.transport.abort()
         raise Broken
+
+
+def _waiting_to_be_read(local: str, remote: str) -> bool:
+    """Whether a connection's end at ``local`` has bytes that its process hasn't read."""
+    for line in _CONNECTIONS.read_text(encoding="ascii").splitlines():
+        _, at, to, _, queues, *_ = line.split()
+        if (at, to) == (local, remote):
+            return int(queues.partition(":")[2], 16) > 0
+    return False
+
+
+def _as_listed(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
 
 
 def _head(status: int, headers: Mapping[str, str]) -> bytes:
