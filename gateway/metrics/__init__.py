@@ -40,13 +40,12 @@ class Metrics:
         self._exemplars = Exemplars(wall_time, None if several is None else Path(several))
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._calls = CallSeries(self.registry)
         self._upstreams = UpstreamSeries(self.registry)
         self._recovery = RecoverySeries(self.registry)
         self._admission = AdmissionSeries(self.registry)
         self._caches = CacheSeries(self.registry)
         self._observers: dict[type[Any], Callable[[Any], None]] = {
-            **self._calls.observers,
+            **CallSeries(self.registry).observers,
             **self._upstreams.observers,
             **self._recovery.observers,
             **self._admission.observers,
@@ -74,7 +73,6 @@ class Metrics:
         """
         self._upstreams.observe(reports)
         self._recovery.observe(budgets)
-        self._calls.begin(calls[0])
         self._admission.observe(*calls, errors)
         self._write()
 

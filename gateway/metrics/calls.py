@@ -1,6 +1,6 @@
 """Series of calls: what clients asked for and what they got."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ class _Kind:
 
 
 class CallSeries:
-    """``observers`` maps a fact's type to what counts it; ``begin`` names the tiers that there are."""
+    """``observers`` maps a fact's type to what counts it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -120,12 +120,6 @@ class CallSeries:
             CallFinished: self._finished,
         }
 
-    def begin(self, tiers: Iterable[str]) -> None:
-        """Have the series of these tiers at 0, if they aren't there: a first failure is an increase."""
-        for tier in tiers:
-            if (tier, _NOBODY) not in self._blamed:
-                self._tier(tier, _NOBODY)
-
     def _refused(self, fact: CallRefused) -> None:
         tally(self._requests, OPERATION_NAMES[fact.operation], "other", fact.outcome).inc()
 
@@ -173,7 +167,7 @@ class CallSeries:
         return found
 
     def _tier(self, tier: str, blame: str) -> CounterTally:
-        """One of a tier's series, which begin together."""
+        """All series of a tier begin together, at 0: a first failure is an increase."""
         self._blamed |= {(tier, who): tally(self._tiers, tier, who) for who in _BLAMED}
         return self._blamed[tier, blame]
 

@@ -116,15 +116,6 @@ def test_a_tiers_calls_are_told_by_who_is_to_blame(metrics, outcome, blame):
     assert found == {who: float(who == blame) for who in found}
 
 
-def test_a_tier_is_told_of_before_its_first_call(metrics):
-    name = "tidegate_tier_requests_total"
-    metrics.observe([], {}, (Counter(pro=0), Counter(pro=0)), {})
-    assert value(metrics, name, tier="pro", blame="upstream") == 0
-    metrics.emit(finished(make_call(route="m", tier="pro"), "UpstreamBusy", first_event=None))
-    metrics.observe([], {}, (Counter(pro=0), Counter(pro=0)), {})
-    assert value(metrics, name, tier="pro", blame="upstream") == 1
-
-
 def test_a_streams_tokens_are_timed_from_the_first_on(metrics):
     name = "gen_ai_server_time_per_output_token_seconds"
     labels = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "m"}
