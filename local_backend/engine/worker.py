@@ -65,13 +65,13 @@ class Worker:
             # Whatever broke, device errors included, has one answer.
             except Exception:
                 log.exception("the engine failed")
+                has_worked = self._answers.has_worked
+                self.load.restarts += has_worked
                 self._end_all(FinishReason.ERROR)
-                if not self._answers.has_worked:
+                if not has_worked:
                     self._post_failure()
                     self._refuse_until_stopped()
                     return
-                self.load.restarts += 1
-                self._start_anew()
             else:
                 self._end_all(FinishReason.ABORT)
                 return
@@ -109,12 +109,14 @@ class Worker:
             self._passes.prefill(chunk)
         if self.load.decoded > decoded:
             self._speed.observe(self.load.decoded - decoded, now() - started)
-        self._report()
         self._flush()
 
     def _end_all(self, reason: FinishReason) -> None:
         self._answers.end_all(reason)
-        self._flush()
+        events = self._answers.take_events()
+        self._start_anew()
+        self._report()
+        self._post(events)
 
     def _refuse_until_stopped(self) -> None:
         while (command := self._commands.get()) is not None:
@@ -123,14 +125,17 @@ class Worker:
 
     def _report(self) -> None:
         load, scheduler, effort = self.load, self._scheduler, self._effort
-        load.running, load.waiting = scheduler.running, scheduler.waiting
         load.free_blocks, load.cached_blocks = self._pool.free, self._pool.cached
         load.tokens_per_second = self._speed.value
         load.joules, load.flops, load.energy_source = effort.joules, effort.flops, effort.source
         load.preemptions += scheduler.preemptions
         load.prefix_hits += scheduler.prefix_hits
         scheduler.preemptions = scheduler.prefix_hits = 0
+        # Last: who reads meanwhile that nothing runs shall read of no block held.
+        load.running, load.waiting = scheduler.running, scheduler.waiting
 
     def _flush(self) -> None:
+        """Post what has happened; the load tells of it by then."""
+        self._report()
         if events := self._answers.take_events():
             self._post(events)

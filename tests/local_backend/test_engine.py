@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from local_backend.engine.sampler import Sampler
 from local_backend.engine.scheduler import SchedulerOptions
 from local_backend.model.model import DeepseekV3
 from local_backend.weights.load import load_model
+from tests.kit.processes import PATIENCE
 from tests.local_backend.conftest import make_oracle
 
 CPU = torch.device("cpu")
@@ -69,6 +71,25 @@ async def collect(generation: Generation) -> tuple[list[int], FinishReason]:
             return tokens, event.reason
         tokens.append(event.id)
     raise AssertionError("no Finished event")
+
+
+@contextmanager
+def halted(kind: str) -> Iterator[threading.Event]:
+    """No pass of this kind gets on; the event is set once one is waiting."""
+    run = getattr(ModelRunner, kind)
+    is_waiting, go_on = threading.Event(), threading.Event()
+
+    def held(*args: Any) -> Any:
+        is_waiting.set()
+        assert go_on.wait(PATIENCE)
+        return run(*args)
+
+    with pytest.MonkeyPatch.context() as halting:
+        halting.setattr(ModelRunner, kind, held)
+        try:
+            yield is_waiting
+        finally:
+            go_on.set()
 
 
 async def test_a_seeded_result_is_the_same_alone_and_in_company(engine: Engine) -> None:
@@ -137,13 +158,15 @@ async def test_choices_of_one_prompt_compute_it_once(engine: Engine) -> None:
 
 async def test_abort_frees_the_place_of_running_and_of_waiting_sequences(engine: Engine) -> None:
     endless = replace(GREEDY, max_tokens=100)
-    generations = [engine.submit([prompt(seed, 8)], [endless]) for seed in range(8)]
-    with pytest.raises(QueueFull):
-        engine.submit([[1]], [endless])
-    for generation in generations:
-        generation.abort()
+    with halted("decode") as is_decoding:
+        generations = [engine.submit([prompt(seed, 8)], [endless]) for seed in range(8)]
+        with pytest.raises(QueueFull):
+            engine.submit([[1]], [endless])
+        assert await asyncio.to_thread(is_decoding.wait, PATIENCE)
+        for generation in generations:
+            generation.abort()
     reasons = [(await collect(generation))[1] for generation in generations]
-    assert reasons.count(FinishReason.ABORT) >= 4
+    assert reasons == [FinishReason.ABORT] * 8
     assert engine.admission.open == 0
     _, reason = await collect(engine.submit([prompt(1, 8)], [replace(endless, max_tokens=2)]))
     assert reason is FinishReason.LENGTH
@@ -156,10 +179,11 @@ async def test_the_urgent_is_served_first(engine: Engine) -> None:
         await collect(generation)
         order.append(name)
 
-    tasks = [
-        note(index, engine.submit([prompt(index, 8)], [GREEDY], priority=priority))
-        for index, priority in enumerate([5, 5, 5, 5, 5, 5, 0])
-    ]
+    with halted("prefill"):
+        tasks = [
+            note(index, engine.submit([prompt(index, 8)], [GREEDY], priority=priority))
+            for index, priority in enumerate([5, 5, 5, 5, 5, 5, 0])
+        ]
     await asyncio.gather(*tasks)
     assert order.index(6) < 4
     assert sorted(order) == list(range(7))
@@ -173,7 +197,9 @@ async def test_preempted_sequences_say_the_same(model: DeepseekV3) -> None:
     alone = [await collect(roomy.submit([each], params[:1])) for each in prompts]
     await roomy.stop()
     tight.start()
-    together = await asyncio.gather(*(collect(tight.submit([each], params[:1])) for each in prompts))
+    with halted("prefill"):
+        generations = [tight.submit([each], params[:1]) for each in prompts]
+    together = await asyncio.gather(*map(collect, generations))
     await tight.stop()
     assert list(together) == alone
     assert tight.load.preemptions > 0
@@ -191,6 +217,20 @@ def poison(monkeypatch: pytest.MonkeyPatch, token: int, how: str) -> None:
         return decode(self, rows).masked_fill(torch.tensor(sick)[:, None], float("nan"))
 
     monkeypatch.setattr(ModelRunner, "decode", poisoned)
+
+
+async def test_whoever_has_an_answer_reads_a_load_without_it(engine: Engine) -> None:
+    """Also while the rest of the step in which it ended goes on."""
+    with ExitStack() as rest:
+        with halted("decode") as is_decoding:
+            first = engine.submit([prompt(1, SIZE)], [replace(GREEDY, max_tokens=3)])
+            assert await asyncio.to_thread(is_decoding.wait, PATIENCE)
+            second = engine.submit([prompt(2, SIZE)], [replace(GREEDY, max_tokens=1)])
+            rest.enter_context(halted("prefill"))
+        await collect(first)
+        load = engine.load
+        assert (load.running, load.blocks - load.free_blocks) == (1, 1)
+    await collect(second)
 
 
 @pytest.mark.parametrize("how", ["raises", "not a number"])
@@ -229,21 +269,12 @@ async def test_a_failed_engine_tells_everyone_and_starts_anew(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await collect(engine.submit([prompt(1, 20)], [GREEDY]))
-    decode = ModelRunner.decode
-    is_decoding, go_on = threading.Event(), threading.Event()
-
-    def held(*args: Any) -> torch.Tensor:
-        is_decoding.set()
-        assert go_on.wait(60)
-        return decode(*args)
-
     with monkeypatch.context() as broken:
-        broken.setattr(ModelRunner, "decode", held)
-        lost = [engine.submit([prompt(2, 20)], [GREEDY])]
-        assert await asyncio.to_thread(is_decoding.wait, 60)
-        lost += [engine.submit([prompt(seed, 20)], [GREEDY]) for seed in (3, 4)]
-        broken.setattr("local_backend.engine.blocks.BlockPool.take", lambda _: 1 / 0)
-        go_on.set()
+        with halted("decode") as is_decoding:
+            lost = [engine.submit([prompt(2, 20)], [GREEDY])]
+            assert await asyncio.to_thread(is_decoding.wait, PATIENCE)
+            lost += [engine.submit([prompt(seed, 20)], [GREEDY]) for seed in (3, 4)]
+            broken.setattr("local_backend.engine.blocks.BlockPool.take", lambda _: 1 / 0)
         assert {(await collect(each))[1] for each in lost} == {FinishReason.ERROR}
     assert await collect(engine.submit([prompt(1, 20)], [GREEDY])) == before
     assert engine.load.restarts == 1
@@ -269,6 +300,6 @@ async def test_a_device_that_is_gone_stops_the_engine(
     monkeypatch.setattr(ModelRunner, "prefill", broken)
     lost = [engine.submit([[1, seed]], [SAMPLED]) for seed in range(4)]
     assert {(await collect(each))[1] for each in lost} == {FinishReason.ERROR}
-    await asyncio.wait_for(told.wait(), 10)
+    await asyncio.wait_for(told.wait(), PATIENCE)
     with pytest.raises(EngineStopped):
         engine.submit([[1, 2]], [SAMPLED])
