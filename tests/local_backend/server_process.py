@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +12,10 @@ import httpx
 import openai
 
 from tests.kit.ports import free_port
+from tests.kit.processes import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
-_START_SECONDS = 90
+_START_SECONDS = 180
 
 
 class ServerProcess:
@@ -44,51 +45,59 @@ class ServerProcess:
             str(self.port),
             *self._arguments,
         ]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._is_ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.process.kill()
-                raise RuntimeError(f"the server did not start: {self.process.communicate()[1]}")
-            time.sleep(0.05)
+        # A file takes all that is logged; a pipe that nobody reads would halt the server once it is full.
+        self._log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self._log)
+        try:
+            eventually(lambda: self._is_ready() or self.process.poll() is not None, _START_SECONDS)
+            assert self.process.poll() is None, f"the server did not start: {self._logged()}"
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self._log.close()
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout: float = 30) -> tuple[int, str]:
+    def wait(self) -> tuple[int, str]:
         """The exit code and everything that was logged."""
-        logged = self.process.communicate(timeout=timeout)[1]
-        return self.process.returncode, logged
+        return self.process.wait(PATIENCE), self._logged()
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=PATIENCE)
 
     def metrics(self) -> dict[str, float]:
         """Every series by its name and labels."""
-        lines = httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines()
+        lines = self.get("/metrics").text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
     def metric(self, name: str) -> float:
         return self.metrics()[name]
 
-    def wait_for_open(self, count: int, timeout: float = 30) -> None:
+    def wait_for_open(self, count: int) -> None:
         """Wait until exactly `count` sequences are open; fails when that never happens."""
-        deadline = time.monotonic() + timeout
-        while (found := self.metric("tidegate_local_open_sequences")) != count:
-            assert time.monotonic() < deadline, f"{found} sequences are open, expected {count}"
-            time.sleep(0.02)
+        eventually(lambda: self.metric("tidegate_local_open_sequences") == count)
 
-    def post(self, path: str, body: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60, trust_env=False)
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=PATIENCE, trust_env=False)
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        """`options` are httpx's; a body of bytes is sent as it is."""
+        sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return httpx.post(self.url + path, **sent, timeout=PATIENCE, trust_env=False, **options)
+
+    def _logged(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
 
     def _is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200
+            return self.get("/healthz").status_code == 200
         except httpx.TransportError:
             return False
