@@ -86,6 +86,7 @@ def test_the_text_is_the_same_as_without(model: DeepseekV3, params: SamplingPara
     assert load.guessed_right < load.guessed
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_distribution_is_the_same_as_without(model: DeepseekV3) -> None:
     """Chi-square over the second and third token, both guessed at: the prompt has every pair of tokens."""
     count = 300
