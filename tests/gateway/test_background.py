@@ -1,6 +1,7 @@
 import asyncio
 
 from gateway.background import Background
+from tests.kit.processes import PATIENCE
 
 
 async def test_one_that_fails_stops_the_worker_and_says_why(caplog):
@@ -11,7 +12,7 @@ async def test_one_that_fails_stops_the_worker_and_says_why(caplog):
 
     async with Background(stopped.set) as background:
         background.run(failing())
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), PATIENCE)
     assert "failing" in caplog.text
     assert "LookupError: nothing there" in caplog.text
 

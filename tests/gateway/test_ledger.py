@@ -13,10 +13,11 @@ from gateway.stores.usage import Period, UsageReader
 from policies.facts import EnergyCounted, LedgerFlushed, UsageCounted
 from policies.service import Usage
 from tests.kit.ledger import NOON, make_entry
+from tests.kit.processes import PATIENCE
 from tests.kit.upstream import RecordingMeter
 
 EVER = Period(*(sa.func.date(day) for day in ("2026-01-01", "2027-12-31")))
-OPTIONS = LedgerOptions(interval=0.01, batch=10, most=50, last_chance=0.2)
+OPTIONS = LedgerOptions(interval=0.01, batch=10, most=50, last_chance=PATIENCE)
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_only_alike_refusals_of_nothing_sent_are_merged():
 async def test_the_task_writes_within_a_second_and_closing_writes_the_rest(bench):
     running = asyncio.create_task(bench.ledger.run())
     bench.ledger.note(make_entry(request="1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while bench.ledger.waiting:
             await asyncio.sleep(0.01)
     running.cancel()
@@ -182,7 +183,7 @@ async def test_old_rows_are_deleted(bench):
     bench.ledger.note(make_entry(request="new", at=NOON - 89 * 86400))
     await bench.ledger.flush()
     pruning = asyncio.create_task(bench.ledger.prune())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(await bench.rows()) > 1:
             await asyncio.sleep(0.01)
     pruning.cancel()

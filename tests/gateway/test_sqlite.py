@@ -8,6 +8,7 @@ from threading import Barrier
 import pytest
 
 from gateway.sqlite import write_ahead
+from tests.kit.processes import PATIENCE
 
 OPENERS = 6
 
@@ -16,7 +17,7 @@ def test_whoever_makes_a_file_at_the_same_moment_gets_the_log(tmp_path):
     together = Barrier(OPENERS)
 
     def open_and_write(path):
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(path, PATIENCE, isolation_level=None)) as connection:
             together.wait()
             write_ahead(connection)
             connection.execute("CREATE TABLE IF NOT EXISTS t (a)")

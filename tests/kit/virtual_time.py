@@ -58,6 +58,14 @@ class LoopClock:
         return asyncio.get_running_loop().call_at(when, callback)
 
 
+class PatientClock(LoopClock):
+    """Whoever is waited for has as long as it takes: a busy machine's server isn't taken for a dead one."""
+
+    def timeout_at(self, when: float | None) -> asyncio.Timeout:
+        del when
+        return asyncio.timeout(None)
+
+
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end in virtual time and return its result."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

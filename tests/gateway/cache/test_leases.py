@@ -6,8 +6,9 @@ import pytest
 
 from gateway.cache.leases import RedisLeases
 from gateway.stores.redis.connect import connect
+from tests.kit.processes import PATIENCE
 from tests.kit.valkey import ValkeyServer
-from tests.kit.virtual_time import LoopClock
+from tests.kit.virtual_time import LoopClock, PatientClock
 
 PAUSE = 1000
 
@@ -21,17 +22,17 @@ def valkey(tmp_path):
 
 @pytest.fixture
 async def client(valkey):
-    client = connect(valkey.url, timeout=5)
+    client = connect(valkey.url, timeout=PATIENCE)
     yield client
     await client.aclose()
 
 
-def leases(client, owner):
-    return RedisLeases(client, owner=owner, clock=LoopClock())
+def leases(client, owner, clock=None):
+    return RedisLeases(client, owner=owner, clock=clock or LoopClock(), ttl=PATIENCE)
 
 
 async def test_one_asks_until_it_gives_the_lease_back(client):
-    one, other = leases(client, "one"), leases(client, "other")
+    one, other = (leases(client, name, PatientClock()) for name in ("one", "other"))
     assert await one.acquire("k")
     assert not await other.acquire("k")
     await other.release("k")

@@ -17,6 +17,7 @@ from gateway.stores.redis.connect import connect
 from policies.facts import CacheDropped, CacheEvicted
 from tests.gateway.cache.test_memory import key
 from tests.gateway.cache.test_shared_tiers import WallTime, kept
+from tests.kit.processes import PATIENCE
 from tests.kit.upstream import RecordingMeter
 from tests.kit.valkey import ValkeyServer
 
@@ -169,7 +170,7 @@ async def test_what_was_purged_is_gone_from_every_tier(purge, left):
 async def book(request, tmp_path):
     if request.param == "redis":
         server = ValkeyServer(tmp_path).start()
-        client = connect(server.url, timeout=5)
+        client = connect(server.url, timeout=PATIENCE)
         yield RedisBook(client)
         await client.aclose()
         server.kill()
