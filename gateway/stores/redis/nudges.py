@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.stores.redis.connect import AWAY, Client, listener
+from gateway.stores.redis.patience import in_time
 from policies.ports import Clock
 
 _CHANNEL = "tidegate:changes"
@@ -33,8 +34,8 @@ class Nudges:
     async def give(self) -> None:
         """Tell the others that something has changed."""
         with suppress(*AWAY):  # they will find it by themselves
-            async with self._clock.timeout_at(self._clock.now() + self._patience):
-                await self._client.execute_command("PUBLISH", _CHANNEL, self._owner)
+            said = self._client.execute_command("PUBLISH", _CHANNEL, self._owner)
+            await in_time(said, self._patience, self._clock)
 
     async def hear(self, heard: Callable[[], object]) -> None:
         """Call ``heard`` when another process has changed something, or may have, until cancelled."""

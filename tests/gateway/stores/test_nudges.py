@@ -1,6 +1,7 @@
 """Word of changes between processes, while the server that carries it comes and goes."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -70,6 +71,18 @@ async def test_the_others_hear_of_a_change_and_who_made_it_does_not(server):
         await second.nudges.give()
         await first.hears()
         assert first.heard.locked()  # the second's word, and none of its own before it
+
+
+async def test_a_process_that_is_late_itself_gives_its_word_all_the_same(server):
+    client = connect(server.url, timeout=5)
+    late = Nudges(client, "late", clock=SystemClock(), patience=1.0)
+    async with processes(server.url, "a") as (first,):
+        giving = asyncio.create_task(late.give())
+        await asyncio.sleep(0)  # it begins to connect
+        time.sleep(1.1)
+        await giving
+        await first.hears()
+    await client.aclose()
 
 
 async def test_a_server_that_comes_back_is_heard_again(server):
