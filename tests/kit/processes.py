@@ -27,6 +27,8 @@ UPSTREAM_KEY = "sk-test-upstream-key-0123456789"
 PATIENCE = 60.0
 """Seconds after which something that was waited for counts as failed, on however busy a machine."""
 _POLL = 0.02
+_ENDED = {"", "Z", "X"}
+"""What the kernel calls a process that is gone, or that only nobody has waited for."""
 _NO_TLS = False
 """Everything is on loopback, and reading the machine's certificates takes longer than most requests."""
 
@@ -252,11 +254,25 @@ def descendants(pid: int) -> list[int]:
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and isn't waited for doesn't."""
+    return _state(Path(f"/proc/{pid}")) not in _ENDED
+
+
+def halted(pid: int) -> bool:
+    """Whether no thread of a process goes on: SIGSTOP has taken effect, or it has ended."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+        return True
+    return all(_state(thread) in {"T", *_ENDED} for thread in threads)
+
+
+def _state(process: Path) -> str:
+    """A process's state, or a thread's, in the kernel's letters; nothing of one that is gone."""
+    try:
+        status = (process / "stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    return status.rpartition(")")[2].split()[0]
 
 
 def _command_line(pid: int) -> bytes:

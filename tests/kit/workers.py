@@ -7,16 +7,18 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.kit.processes import CLIENT_KEY, PATIENCE, Gateway, eventually
+from tests.kit.processes import CLIENT_KEY, PATIENCE, Gateway, eventually, halted
 
 
 @contextmanager
 def only(gateway: Gateway, worker: int) -> Iterator[None]:
     """Have one worker answer alone."""
     others = [other for other in gateway.workers() if other != worker]
-    for other in others:
-        os.kill(other, signal.SIGSTOP)
     try:
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        # A signal takes its time, in which they might take a connection and keep it.
+        eventually(lambda: all(map(halted, others)))
         yield
     finally:
         for other in others:
