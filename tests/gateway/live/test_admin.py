@@ -239,11 +239,11 @@ def test_a_tiers_and_a_tenants_limits_hold_from_their_change_on(gateway, admin, 
             return client.post(CHAT, json=chat("ok")).status_code
 
         assert [status(), status()] == [200, 200]
-        admin.patch(tier, json={"limits": {"requests": "2/day"}}, headers={"if-match": "*"})
+        admin.patch(tier, json={"limits": {"requests": "2/hour"}}, headers={"if-match": "*"})
         assert [status(), status(), status()] == [200, 200, 429]
         admin.patch(tier, json={"limits": None}, headers={"if-match": "*"})
         assert status() == 200
-        admin.put(tenant, json={"limits": {"requests": "1/day"}})
+        admin.put(tenant, json={"limits": {"requests": "1/hour"}})
         assert [status(), status()] == [200, 429]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from contextlib import ExitStack, suppress
 from random import Random
 from urllib.parse import urlsplit
@@ -13,12 +14,13 @@ from tests.kit import processes
 from tests.kit.chat import CHAT, chat, new_id
 from tests.kit.metrics import total
 from tests.kit.processes import CLIENT_KEY, PATIENCE, UPSTREAM_KEY
+from tests.kit.zones import noon
 
 OTHER_KEY = "tg-test-other-key-0123456789"
 
 
 def tiers(**limits):
-    return {"tiers": {"free": {"limits": limits}}, "keys": [key("client", CLIENT_KEY)]}
+    return {"tiers": {"free": {"limits": limits, "zone": noon()}}, "keys": [key("client", CLIENT_KEY)]}
 
 
 def key(name, secret, tenant="acme", **more):
@@ -46,7 +48,9 @@ def refusal(response):
 
 def test_requests_a_minute(launch):
     with launch(**tiers(requests="3/minute")) as gateway, gateway.client() as client:
+        began = time.monotonic()
         answers = [ask(client) for _ in range(4)]
+        took = time.monotonic() - began
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert [headers_of(answer, "requests") for answer in answers] == [
         ("3", "2"),
@@ -58,7 +62,7 @@ def test_requests_a_minute(launch):
     told = answers[3].headers
     assert refusal(answers[3])["code"] == "rate_limit_exceeded"
     assert told["x-should-retry"] == "true"
-    assert 15_000 < int(told["retry-after-ms"]) <= 20_000
+    assert 20_000 - 1000 * took <= int(told["retry-after-ms"]) <= 20_000
     assert int(told["retry-after"]) == -(-int(told["retry-after-ms"]) // 1000)
     assert "x-ratelimit-limit-tokens" not in told
 
@@ -208,8 +212,14 @@ def test_eight_slots_under_two_hundred_clients_that_leave_at_random(launch, upst
         with gateway.client() as client, ExitStack() as running:
             processes.eventually(lambda: total(client, "tidegate_inflight_requests") == 0)
             slow = chat("ok:gap=0.05,tokens=400", stream=True)
-            streams = [running.enter_context(client.stream("POST", CHAT, json=slow)) for _ in range(9)]
-            assert [stream.status_code for stream in streams] == [200] * 8 + [429]
+
+            def status():
+                return running.enter_context(client.stream("POST", CHAT, json=slow)).status_code
+
+            for _ in range(8):
+                # A slot is given back just after its call; one that was lost comes free only after 60 s.
+                processes.eventually(lambda: status() == 200, within=30)
+            assert status() == 429
 
 
 def all_ended(seen):
