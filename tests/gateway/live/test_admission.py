@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.kit.chat import CHAT, chat, comments_of, error_of, messages_of, new_id
-from tests.kit.processes import CLIENT_KEY, eventually
+from tests.kit.processes import CLIENT_KEY, PATIENCE, eventually
 
 SEATS = 4
 LONGEST_PAUSE = 60
@@ -66,12 +66,12 @@ class Client:
 
 def client_of(gateway):
     limits = httpx.Limits(max_connections=None)
-    return httpx.AsyncClient(base_url=gateway.url, timeout=60, verify=False, limits=limits)
+    return httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE, verify=False, limits=limits)
 
 
 def series(gateway, name):
     """The values of a metric by its labels, as text."""
-    text = httpx.get(f"{gateway.url}/metrics", verify=False).text
+    text = httpx.get(f"{gateway.url}/metrics", timeout=PATIENCE, verify=False).text
     found = re.findall(rf"^{name}{{(.*?)}} (\S+)$", text, re.MULTILINE)
     return {labels: float(value) for labels, value in found}
 
@@ -131,6 +131,7 @@ def test_a_stream_that_waits_hears_comments_and_a_refusal_in_it_is_an_error(tier
             pro, free = Client("pro"), Client("free")
             occupied = await occupy(upstream, pro, http, model)
             patient = asyncio.create_task(pro.ask(http, model, stream=True))
+            await until_waiting(tiered, 1)
             refused = await free.ask(http, model, stream=True)
             upstream.release(f"fake/{model}")
             await asyncio.gather(*occupied, patient)
@@ -160,7 +161,9 @@ def test_new_tiers_reach_those_who_wait_already(tiered, upstream):
             await until_waiting(tiered, 12)
             text = tiered.config.read_text(encoding="utf-8")
             text = text.replace("share: 60%", "share: 0%").replace("share: 30%", "share: 90%")
-            tiered.config.write_text(text, encoding="utf-8")
+            fresh = tiered.config.with_suffix(".new")
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(tiered.config)  # at once: half of a file is another configuration
             await asyncio.to_thread(reload, tiered)
             upstream.release(f"fake/{model}")
             await asyncio.gather(*occupied, *waiting)
