@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.kit import answers, processes
 from tests.kit.chat import CHAT, messages_of, new_id, text_of
 from tests.kit.lateness import promised
-from tests.kit.processes import CLIENT_KEY, eventually
+from tests.kit.processes import CLIENT_KEY, PATIENCE, eventually
 from tests.kit.workers import each, ready
 
 OTHER_KEY = "tg-test-other-tenant-key-0123456789"
@@ -83,11 +84,13 @@ def content(response):
 @pytest.mark.parametrize("then", [False, True])
 def test_either_way_of_asking_fills_and_either_is_answered(client, upstream, first, then):
     body = chat()
+    began = time.monotonic()
     asked = client.post(CHAT, json={**body, "stream": first})
     again = client.post(CHAT, json={**body, "stream": then})
+    took = time.monotonic() - began
     assert (state(asked), state(again)) == ("miss", "hit")
     assert content(asked) == content(again) == answers.text(12)
-    assert 0 <= int(again.headers["age"]) <= 5
+    assert 0 <= int(again.headers["age"]) <= took
     assert "age" not in asked.headers
     assert again.headers["x-tidegate-cache-key"] == asked.headers["x-tidegate-cache-key"]
     assert (asked.headers["x-tidegate-attempts"], again.headers["x-tidegate-attempts"]) == ("1", "0")
@@ -130,7 +133,9 @@ async def test_a_hundred_equal_calls_at_once_are_one_upstream(gateway, upstream,
     body = chat(name, stream=stream)
     headers = {"authorization": f"Bearer {CLIENT_KEY}"}
     limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=30, limits=limits) as many:
+    async with httpx.AsyncClient(
+        base_url=gateway.url, headers=headers, timeout=PATIENCE, limits=limits
+    ) as many:
         responses = await asyncio.gather(*(many.post(CHAT, json=body) for _ in range(100)))
     assert {content(response) for response in responses} == {answers.text(13 + stream)}
     assert sorted(state(response) for response in responses) == ["hit"] * 99 + ["miss"]
@@ -300,7 +305,7 @@ def test_a_purge_reaches_every_worker_within_two_seconds(upstream, tmp_path):
 def test_bodies_are_compressed_for_who_asks(gateway):
     body = {"model": "kept/ok", "input": [str(number) for number in range(100)]}
     headers = {"authorization": f"Bearer {CLIENT_KEY}", "accept-encoding": "gzip"}
-    with httpx.Client(base_url=gateway.url, timeout=10) as client:
+    with httpx.Client(base_url=gateway.url, timeout=PATIENCE) as client:
         with client.stream("POST", "/v1/embeddings", json=body, headers=headers) as response:
             raw = b"".join(response.iter_raw())
         assert response.headers["content-encoding"] == "gzip"

@@ -10,7 +10,7 @@ from tests.gateway.live.test_cache import chat, content, settings, state
 from tests.kit import answers, processes
 from tests.kit.chat import CHAT
 from tests.kit.lateness import promised
-from tests.kit.processes import CLIENT_KEY, eventually
+from tests.kit.processes import CLIENT_KEY, PATIENCE, eventually
 from tests.kit.valkey import ValkeyServer
 
 
@@ -53,7 +53,7 @@ async def test_a_hundred_equal_calls_at_both_are_one_upstream(pair, upstream):
     body = chat(name)
     headers = {"authorization": f"Bearer {CLIENT_KEY}"}
     async with httpx.AsyncClient(
-        headers=headers, timeout=30, limits=httpx.Limits(max_connections=100)
+        headers=headers, timeout=PATIENCE, limits=httpx.Limits(max_connections=100)
     ) as many:
         asked = [many.post(f"{pair[at % 2].url}{CHAT}", json=body) for at in range(100)]
         responses = await asyncio.gather(*asked)

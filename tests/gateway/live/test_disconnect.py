@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit import answers
 from tests.kit.chat import CHAT, chat, comments_of, messages_of, new_id, text_of
-from tests.kit.processes import CLIENT_KEY, eventually
+from tests.kit.processes import CLIENT_KEY, PATIENCE, eventually
 
 
 def head(identity, length):
@@ -24,7 +24,7 @@ def asked(gateway, body, identity):
     """A connection on which a request was sent."""
     parts = urlsplit(gateway.url)
     content = json.dumps(body).encode()
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as raw:
+    with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE) as raw:
         raw.sendall(head(identity, len(content)) + content)
         yield raw
 
@@ -90,7 +90,7 @@ def test_leaving_after_comments(gateway, upstream):
 def test_leaving_before_the_body_is_whole_opens_no_call(gateway, upstream):
     identity = new_id()
     parts = urlsplit(gateway.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as raw:
+    with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE) as raw:
         raw.sendall(head(identity, 999) + b'{"model"')
         fin(raw)
     (line,) = eventually(lambda: [line for line in gateway.access_log() if line["request_id"] == identity])

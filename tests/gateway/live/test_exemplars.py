@@ -11,7 +11,7 @@ from tests.kit import processes
 from tests.kit.chat import CHAT, chat
 from tests.kit.collector import collector
 from tests.kit.ports import free_port
-from tests.kit.processes import eventually
+from tests.kit.processes import PATIENCE, eventually
 from tests.kit.prometheus import prometheus
 from tests.kit.workers import each, ready
 
@@ -46,7 +46,7 @@ def send(gateway, model, kept="01"):
 
 
 def scrape(gateway, accept):
-    return httpx.get(f"{gateway.url}/metrics", headers={"accept": accept}, timeout=5)
+    return httpx.get(f"{gateway.url}/metrics", headers={"accept": accept}, timeout=PATIENCE)
 
 
 def exemplars(gateway, name):
@@ -101,7 +101,7 @@ def test_prometheus_keeps_them(pair, tmp_path):
 
         def kept():
             asked = {"query": f'{DURATION}{{gen_ai_request_model="one"}}', "start": 0, "end": 1e11}
-            told = httpx.get(f"{url}/api/v1/query_exemplars", params=asked).json()["data"]
+            told = httpx.get(f"{url}/api/v1/query_exemplars", params=asked, timeout=PATIENCE).json()["data"]
             return [each["labels"]["trace_id"] for series in told for each in series["exemplars"]]
 
         eventually(lambda: trace in kept())
