@@ -97,6 +97,9 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a command
         raise typer.BadParameter("give --rate (open loop) or --concurrency (closed loop), not both")
     if picture is not None and picture.suffix != ".svg":
         raise typer.BadParameter("the picture is an SVG: give it a name that ends with .svg")
+    for file in filter(None, (json_file, picture)):
+        if not file.parent.is_dir():
+            raise typer.BadParameter(f"can't write {file}: there is no directory {file.parent}")
     if requests is None and lasting is None:
         requests = _REQUESTS
     pace = ClosedLoop(concurrency or _CONCURRENCY) if rate is None else OpenLoop(rate)

@@ -115,6 +115,7 @@ WRONG = [
     (["--timeout", "5"], "with its unit"),
     (["--output-tokens", "9-3"], "smaller number first"),
     (["--picture", "run.png"], ".svg"),
+    (["--json", "nowhere/run.json"], "no directory nowhere"),
 ]
 
 
