@@ -95,11 +95,7 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a command
 
     if rate is not None and concurrency is not None:
         raise typer.BadParameter("give --rate (open loop) or --concurrency (closed loop), not both")
-    if picture is not None and picture.suffix != ".svg":
-        raise typer.BadParameter("the picture is an SVG: give it a name that ends with .svg")
-    for file in filter(None, (json_file, picture)):
-        if not file.parent.is_dir():
-            raise typer.BadParameter(f"can't write {file}: there is no directory {file.parent}")
+    _check_files(json_file, picture)
     if requests is None and lasting is None:
         requests = _REQUESTS
     pace = ClosedLoop(concurrency or _CONCURRENCY) if rate is None else OpenLoop(rate)
@@ -118,6 +114,15 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a command
         _write(picture, draw(run).encode())
     if not run.summary.answered:
         fail("no request was answered")
+
+
+def _check_files(json_file: Path | None, picture: Path | None) -> None:
+    """End before the load what would lose its results after it."""
+    if picture is not None and picture.suffix != ".svg":
+        raise typer.BadParameter("the picture is an SVG: give it a name that ends with .svg")
+    for file in filter(None, (json_file, picture)):
+        if not file.parent.is_dir():
+            raise typer.BadParameter(f"can't write {file}: there is no directory {file.parent}")
 
 
 def _run(plan: Plan, target: Target, slo: Slo | None) -> Run:
