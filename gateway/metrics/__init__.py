@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from gateway.cache.tiers import TierSize
@@ -26,6 +25,7 @@ from gateway.metrics.limits import LimitSeries
 from gateway.metrics.recovery import RecoverySeries
 from gateway.metrics.series import flush
 from gateway.metrics.upstreams import UpstreamSeries
+from gateway.metrics.workers import OfAllWorkers
 from gateway.upstreams import UpstreamReport
 from policies.facts import Fact
 
@@ -95,9 +95,8 @@ class Metrics:
 
     def _of_all_workers(self) -> Collector:
         self._write()
-        if _MULTIPROCESS_DIR not in os.environ:
-            return self.registry
-        return MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        folder = os.environ.get(_MULTIPROCESS_DIR)
+        return self.registry if folder is None else OfAllWorkers(folder)
 
     def _write(self) -> None:
         """Write out what was tallied, for all workers to read."""

@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -9,6 +10,7 @@ from gateway.metrics import Metrics
 from gateway.metrics.exemplars import Exemplars
 from gateway.metrics.modelservers import ModelServerSeries
 from gateway.metrics.series import flush, tally
+from gateway.metrics.workers import OfAllWorkers
 from gateway.upstreams import UpstreamReport
 from policies.facts import (
     AttemptFinished,
@@ -269,3 +271,12 @@ def test_a_bucket_has_the_trace_of_its_last_call(monkeypatch):
     assert f'gen_ai_server_request_duration_seconds_bucket{{{labels},le="2.5"}} 3.0{told}' in lines
     assert f'gen_ai_server_request_duration_seconds_bucket{{{labels},le="5.0"}} 3.0' in lines
     assert len([line for line in lines if "trace_id" in line]) == 2  # the other is the first token's
+
+
+def test_a_worker_that_is_just_making_its_file_disturbs_nobody(tmp_path):
+    begun = MmapedDict(str(tmp_path / "counter_1.db"))
+    begun.write_value(mmap_key("calls", "calls_total", (), (), "Calls."), 3, 0)
+    begun.close()
+    (tmp_path / "counter_2.db").touch()
+    (family,) = OfAllWorkers(str(tmp_path)).collect()
+    assert [sample.value for sample in family.samples] == [3]
