@@ -20,6 +20,8 @@ GOOD = f"ok:tokens={TOKENS}"
 DONE = "[DONE]"
 
 FIRST_TOKEN, STALL, UNARY = 1.0, 0.7, 1.5
+PING = 0.2
+"""Seconds between the comments that a waiting client hears."""
 TIMEOUTS = {"connect": "2s", "first_token": "1s", "stall": "700ms", "unary": "1500ms", "total": "30s"}
 PATIENT = {**TIMEOUTS, "first_token": "10s", "stall": "10s", "unary": "10s"}
 
@@ -35,7 +37,7 @@ def config(bad: str, good: str, folder: Any) -> dict[str, Any]:
         return {"route": list(route), "timeouts": TIMEOUTS, "retries": {"budget": "100%"}, **more}
 
     return {
-        "server": {"port": 0, "ping": "200ms", "drain": "5s"},
+        "server": {"port": 0, "ping": f"{PING * 1000:.0f}ms", "drain": "5s"},
         "database": f"sqlite:///{folder / 'keys.db'}",
         "admin": {"key": ADMIN_KEY},
         "providers": {
